@@ -1,1 +1,21 @@
-//! Placeholder while the crate is being written.
+//! The rules of the broker's storage engine, free of input and output.
+//!
+//! Every type here is a value or a state machine: events and bytes go in, decisions and bytes come
+//! out. Nothing waits, reads a clock, draws a random number or opens a file, so each rule can be
+//! tested alone and replayed by seed. The shell that carries decisions out is `catena-broker`.
+//!
+//! Two halves. The *journal* half defines what lies on disk and how it is read back after a crash:
+//! [`entry`], [`block`], [`segment`], [`ledger`], [`scan`], with [`group`] and [`admission`]
+//! deciding what is written when. The *log* half is the state those entries fold into.
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod block;
+pub mod entry;
+pub mod group;
+pub mod ids;
+mod layout;
+pub mod ledger;
+pub mod limits;
+pub mod scan;
+pub mod segment;

@@ -1,0 +1,485 @@
+//! Little-endian reading and writing for what the broker keeps about its log: index pages,
+//! directories, checkpoints, metadata.
+//!
+//! Invariant: a [`Reader`] never reads past its bytes and never panics; every list is read through
+//! [`Reader::count`], which bounds the allocation by the bytes that are really there. Plain
+//! functions, any thread.
+//!
+//! Every part that stands alone travels in an *envelope*:
+//!
+//! ```text
+//! 0 magic u32 | 4 version u16 | 6 reserved u16 = 0 | 8 body_bytes u32 | 12 count u32
+//! 16 crc u32: CRC-32 of bytes 0..16 and the body | 20 body
+//! ```
+
+use catena_protocol::ids::{Offset, PartitionId, TopicId, TopicPartition};
+use thiserror::Error;
+
+use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
+
+/// The version that every envelope carries today.
+pub const ENVELOPE_VERSION: u16 = 1;
+
+/// Bytes of an envelope before its body.
+pub const ENVELOPE_BYTES: usize = 20;
+
+/// Why stored or received state could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// The bytes end too early.
+    #[error("{what}: needs {wanted} bytes, {left} are left")]
+    Truncated {
+        /// The part that was being read.
+        what: &'static str,
+        /// Bytes it needs.
+        wanted: usize,
+        /// Bytes that are left.
+        left: usize,
+    },
+    /// The envelope holds something else.
+    #[error("magic {found:#010x} where {expected:#010x} belongs")]
+    Magic {
+        /// The magic that belongs here.
+        expected: u32,
+        /// The magic that is here.
+        found: u32,
+    },
+    /// Written by a newer release.
+    #[error("format version {found}; this release reads up to {newest}")]
+    Version {
+        /// The newest version this release reads.
+        newest: u16,
+        /// The version found.
+        found: u16,
+    },
+    /// The bytes are not those that were written.
+    #[error("{what}: checksum {found:#x} where {expected:#x} was recorded")]
+    Checksum {
+        /// The part that was checked.
+        what: &'static str,
+        /// The recorded checksum.
+        expected: u128,
+        /// The checksum of the bytes found.
+        found: u128,
+    },
+    /// A count or size beyond its limit.
+    #[error("{what}: {found} is beyond the limit {limit}")]
+    Limit {
+        /// The quantity.
+        what: &'static str,
+        /// Its limit.
+        limit: u64,
+        /// The value found.
+        found: u64,
+    },
+    /// The checksum holds, but the content contradicts itself.
+    #[error("malformed {what}")]
+    Malformed {
+        /// The part that makes no sense.
+        what: &'static str,
+    },
+}
+
+/// Shorthand for a malformed part.
+pub(crate) const fn malformed(what: &'static str) -> DecodeError {
+    DecodeError::Malformed { what }
+}
+
+/// What [`open_envelope`] found.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    /// The count in the header; its meaning belongs to the part.
+    pub count: u32,
+    /// The body.
+    pub body: Reader<'a>,
+    /// What follows the envelope.
+    pub rest: &'a [u8],
+}
+
+/// Makes room for an envelope's header at the end of `out`; the body is appended next. Returns
+/// what [`seal_envelope`] wants as `start`.
+pub fn begin_envelope(out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.resize(start + ENVELOPE_BYTES, 0);
+    start
+}
+
+/// Fills in the header of the envelope that began at `start` and ends with `out`.
+///
+/// # Panics
+/// If the body is 4 GiB or longer: every part has a far lower limit.
+pub fn seal_envelope(out: &mut [u8], start: usize, magic: u32, count: u32) {
+    let body_bytes = u32::try_from(out.len() - start - ENVELOPE_BYTES)
+        .expect("a part is limited to far less than 4 GiB");
+    let envelope = &mut out[start..];
+    envelope[0..4].copy_from_slice(&magic.to_le_bytes());
+    envelope[4..6].copy_from_slice(&ENVELOPE_VERSION.to_le_bytes());
+    envelope[6..8].copy_from_slice(&0u16.to_le_bytes());
+    envelope[8..12].copy_from_slice(&body_bytes.to_le_bytes());
+    envelope[12..16].copy_from_slice(&count.to_le_bytes());
+    let crc = envelope_crc(&envelope[..16], &envelope[ENVELOPE_BYTES..]);
+    envelope[16..20].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Reads the envelope at the start of `bytes`, with its checksum.
+///
+/// # Errors
+/// [`DecodeError::Truncated`], [`DecodeError::Magic`], [`DecodeError::Version`],
+/// [`DecodeError::Checksum`], or [`DecodeError::Malformed`] when reserved bytes are set.
+pub fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let found = reader.u32("envelope")?;
+    if found != magic {
+        return Err(DecodeError::Magic { expected: magic, found });
+    }
+    let version = reader.u16("envelope")?;
+    if version != ENVELOPE_VERSION {
+        return Err(DecodeError::Version { newest: ENVELOPE_VERSION, found: version });
+    }
+    if reader.u16("envelope")? != 0 {
+        return Err(malformed("reserved bytes of an envelope"));
+    }
+    let body_bytes = index_of(reader.u32("envelope")?);
+    let count = reader.u32("envelope")?;
+    let expected = reader.u32("envelope")?;
+    let body = reader.take(body_bytes, "envelope body")?;
+    let crc = envelope_crc(&bytes[..16], body);
+    if crc != expected {
+        return Err(DecodeError::Checksum {
+            what: "envelope",
+            expected: expected.into(),
+            found: crc.into(),
+        });
+    }
+    Ok(Envelope { count, body: Reader::new(body), rest: reader.bytes })
+}
+
+fn envelope_crc(head: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// A `u32` as an index; every target has at least 32 bits.
+pub(crate) fn index_of(value: u32) -> usize {
+    usize::try_from(value).expect("usize has at least 32 bits")
+}
+
+/// A length as a `u32` on its way into a format whose limits keep it there.
+pub(crate) fn length_u32(length: usize) -> u32 {
+    u32::try_from(length).expect("limits keep lists far below 2^32")
+}
+
+/// Reads fields off the front of a byte slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads from the start of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// Bytes not yet read.
+    pub const fn left(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The next `length` bytes.
+    pub fn take(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
+        let Some((head, rest)) = self.bytes.split_at_checked(length) else {
+            return Err(DecodeError::Truncated { what, wanted: length, left: self.bytes.len() });
+        };
+        self.bytes = rest;
+        Ok(head)
+    }
+
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+        let Some((head, rest)) = self.bytes.split_first_chunk::<N>() else {
+            return Err(DecodeError::Truncated { what, wanted: N, left: self.bytes.len() });
+        };
+        self.bytes = rest;
+        Ok(*head)
+    }
+
+    /// One byte.
+    pub fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
+        Ok(self.array::<1>(what)?[0])
+    }
+
+    /// A little-endian `u16`.
+    pub fn u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
+        Ok(u16::from_le_bytes(self.array(what)?))
+    }
+
+    /// A little-endian `u32`.
+    pub fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+        Ok(u32::from_le_bytes(self.array(what)?))
+    }
+
+    /// A little-endian `u64`.
+    pub fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+        Ok(u64::from_le_bytes(self.array(what)?))
+    }
+
+    /// A little-endian `i64`.
+    pub fn i64(&mut self, what: &'static str) -> Result<i64, DecodeError> {
+        Ok(i64::from_le_bytes(self.array(what)?))
+    }
+
+    /// A count of entries of at least `entry_bytes_min` bytes each, refused when the bytes that
+    /// are left cannot hold so many: a list may be allocated by it.
+    pub fn count(
+        &mut self,
+        entry_bytes_min: usize,
+        what: &'static str,
+    ) -> Result<usize, DecodeError> {
+        let count = self.u32(what)?;
+        self.check_count(count, entry_bytes_min, what)
+    }
+
+    /// Checks a count read elsewhere as [`Reader::count`] does.
+    pub fn check_count(
+        &self,
+        count: u32,
+        entry_bytes_min: usize,
+        what: &'static str,
+    ) -> Result<usize, DecodeError> {
+        let limit = self.bytes.len() / entry_bytes_min;
+        let count_index = index_of(count);
+        if count_index > limit {
+            let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+            return Err(DecodeError::Limit { what, limit, found: count.into() });
+        }
+        Ok(count_index)
+    }
+
+    /// An LEB128 number.
+    pub fn varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8(what)?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(malformed(what));
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(malformed(what))
+    }
+
+    /// An LEB128 number that must fit in 32 bits.
+    pub fn varint_u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+        u32::try_from(self.varint(what)?).map_err(|_| malformed(what))
+    }
+
+    /// A signed number in zigzag LEB128.
+    pub fn zigzag(&mut self, what: &'static str) -> Result<i64, DecodeError> {
+        let value = self.varint(what)?;
+        Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
+    }
+
+    /// A string of `u16` length, at most `bytes_max` bytes.
+    pub fn string(&mut self, bytes_max: usize, what: &'static str) -> Result<String, DecodeError> {
+        let length = usize::from(self.u16(what)?);
+        if length > bytes_max {
+            let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+            let found = u64::try_from(length).unwrap_or(u64::MAX);
+            return Err(DecodeError::Limit { what, limit, found });
+        }
+        let bytes = self.take(length, what)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| malformed(what))
+    }
+
+    /// A flag byte, 0 or 1.
+    pub fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
+        match self.u8(what)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(malformed(what)),
+        }
+    }
+
+    /// A flag and, when it is set, a `u64`.
+    pub fn optional_u64(&mut self, what: &'static str) -> Result<Option<u64>, DecodeError> {
+        if self.flag(what)? { self.u64(what).map(Some) } else { Ok(None) }
+    }
+
+    /// A topic and a partition.
+    pub fn topic_partition(&mut self, what: &'static str) -> Result<TopicPartition, DecodeError> {
+        let topic = TopicId(self.u32(what)?);
+        let partition = PartitionId(self.u32(what)?);
+        Ok(TopicPartition { topic, partition })
+    }
+
+    /// An offset.
+    pub fn offset(&mut self, what: &'static str) -> Result<Offset, DecodeError> {
+        self.u64(what).map(Offset)
+    }
+
+    /// A position in a journal.
+    pub fn journal_pos(&mut self, what: &'static str) -> Result<JournalPos, DecodeError> {
+        let segment = SegmentSeq(self.u32(what)?);
+        let offset = self.u32(what)?;
+        Ok(JournalPos { segment, offset })
+    }
+
+    /// The place of a block.
+    pub fn block_location(&mut self, what: &'static str) -> Result<BlockLocation, DecodeError> {
+        let journal = JournalId(self.u16(what)?);
+        let segment = SegmentSeq(self.u32(what)?);
+        let offset = self.u32(what)?;
+        let bytes = self.u32(what)?;
+        Ok(BlockLocation { journal, segment, offset, bytes })
+    }
+
+    /// Refuses bytes that nothing has read.
+    pub fn finish(&self, what: &'static str) -> Result<(), DecodeError> {
+        if self.bytes.is_empty() { Ok(()) } else { Err(malformed(what)) }
+    }
+}
+
+/// Appends fields to a byte vector; the mirror of [`Reader`].
+pub(crate) trait Put {
+    fn put(&mut self, bytes: &[u8]);
+
+    fn put_u8(&mut self, value: u8) {
+        self.put(&[value]);
+    }
+
+    fn put_u16(&mut self, value: u16) {
+        self.put(&value.to_le_bytes());
+    }
+
+    fn put_u32(&mut self, value: u32) {
+        self.put(&value.to_le_bytes());
+    }
+
+    fn put_u64(&mut self, value: u64) {
+        self.put(&value.to_le_bytes());
+    }
+
+    fn put_i64(&mut self, value: i64) {
+        self.put(&value.to_le_bytes());
+    }
+
+    fn put_varint(&mut self, mut value: u64) {
+        while value > 0x7f {
+            self.put_u8(0x80 | u8::try_from(value & 0x7f).expect("seven bits fit in a byte"));
+            value >>= 7;
+        }
+        self.put_u8(u8::try_from(value).expect("the loop left at most seven bits"));
+    }
+
+    fn put_zigzag(&mut self, value: i64) {
+        self.put_varint(((value << 1) ^ (value >> 63)).cast_unsigned());
+    }
+
+    fn put_string(&mut self, value: &str) {
+        let length = u16::try_from(value.len()).expect("limits keep strings below 64 KiB");
+        self.put_u16(length);
+        self.put(value.as_bytes());
+    }
+
+    fn put_flag(&mut self, value: bool) {
+        self.put_u8(u8::from(value));
+    }
+
+    fn put_optional_u64(&mut self, value: Option<u64>) {
+        self.put_flag(value.is_some());
+        if let Some(value) = value {
+            self.put_u64(value);
+        }
+    }
+
+    fn put_topic_partition(&mut self, value: TopicPartition) {
+        self.put_u32(value.topic.get());
+        self.put_u32(value.partition.get());
+    }
+
+    fn put_journal_pos(&mut self, value: JournalPos) {
+        self.put_u32(value.segment.0);
+        self.put_u32(value.offset);
+    }
+
+    fn put_block_location(&mut self, value: BlockLocation) {
+        self.put_u16(value.journal.0);
+        self.put_u32(value.segment.0);
+        self.put_u32(value.offset);
+        self.put_u32(value.bytes);
+    }
+}
+
+impl Put for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn varints_come_back(value: u64, signed: i64) {
+            let mut out = Vec::new();
+            out.put_varint(value);
+            out.put_zigzag(signed);
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(reader.varint("v").expect("valid"), value);
+            prop_assert_eq!(reader.zigzag("v").expect("valid"), signed);
+            prop_assert_eq!(reader.left(), 0);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>) {
+            let mut reader = Reader::new(&bytes);
+            let _ = reader.varint("v");
+            let _ = reader.zigzag("v");
+            let _ = reader.string(16, "v");
+            let _ = reader.optional_u64("v");
+            let _ = open_envelope(&bytes, 1);
+        }
+
+        #[test]
+        fn an_envelope_with_any_flipped_bit_is_refused(body: Vec<u8>, at: usize, bit in 0u8..8) {
+            let mut out = Vec::new();
+            let start = begin_envelope(&mut out);
+            out.put(&body);
+            seal_envelope(&mut out, start, 7, 3);
+            let opened = open_envelope(&out, 7).expect("just sealed");
+            prop_assert_eq!(opened.count, 3);
+            prop_assert_eq!(opened.body.left(), body.len());
+            let at = at % out.len();
+            out[at] ^= 1 << bit;
+            prop_assert!(open_envelope(&out, 7).is_err());
+        }
+    }
+
+    #[test]
+    fn a_count_beyond_the_bytes_is_refused_before_allocating() {
+        let bytes = u32::MAX.to_le_bytes();
+        let refused = Reader::new(&bytes).count(8, "rows").expect_err("no rows follow");
+        let limit = DecodeError::Limit { what: "rows", limit: 0, found: u32::MAX.into() };
+        assert_eq!(refused, limit);
+    }
+
+    #[test]
+    fn a_varint_of_more_than_64_bits_is_refused() {
+        let mut bytes = [0xff; 10];
+        bytes[9] = 0x02;
+        assert!(Reader::new(&bytes).varint("v").is_err());
+        bytes[9] = 0x01;
+        assert_eq!(Reader::new(&bytes).varint("v"), Ok(u64::MAX));
+    }
+}
