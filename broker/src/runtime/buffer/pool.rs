@@ -1,0 +1,124 @@
+//! The free lists of one executor's buffers.
+//!
+//! Invariant: a list holds only memory of exactly its class, so a buffer taken from it can be used
+//! to its whole length.
+
+use std::array;
+use std::cell::RefCell;
+
+use glommio::allocate_dma_buffer_global;
+use glommio::io::DmaBuffer;
+
+use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN};
+
+const CLASSES: usize = (BUFFER_BYTES_MAX / BUFFER_BYTES_MIN).ilog2() as usize + 1;
+
+/// Free memory one executor keeps unless told otherwise.
+const FREE_BYTES_MAX: usize = 64 << 20;
+
+/// What the pool of the current thread has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Buffers made of fresh memory.
+    pub fresh: u64,
+    /// Buffers taken from a free list.
+    pub reused: u64,
+    /// Bytes in the free lists now.
+    pub free_bytes: usize,
+}
+
+struct Pool {
+    free: [Vec<DmaBuffer>; CLASSES],
+    free_bytes_max: usize,
+    stats: PoolStats,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::new(Pool {
+        free: array::from_fn(|_| Vec::new()),
+        free_bytes_max: FREE_BYTES_MAX,
+        stats: PoolStats::default(),
+    });
+}
+
+/// Bounds the free memory that the current executor keeps for reuse (64 MiB at first).
+pub fn set_pool_bytes_max(bytes: usize) {
+    let dropped = POOL.with_borrow_mut(|pool| {
+        pool.free_bytes_max = bytes;
+        if pool.stats.free_bytes <= bytes {
+            return Vec::new();
+        }
+        pool.stats.free_bytes = 0;
+        pool.free.iter_mut().flat_map(std::mem::take).collect()
+    });
+    drop(dropped);
+}
+
+/// Counters of the current thread's pool.
+pub fn stats() -> PoolStats {
+    POOL.with_borrow(|pool| pool.stats)
+}
+
+pub(super) fn take(bytes: usize) -> DmaBuffer {
+    assert!(
+        bytes <= BUFFER_BYTES_MAX,
+        "a buffer of {bytes} bytes is above the largest class"
+    );
+    let class = class_of(bytes);
+    let reused = POOL.with_borrow_mut(|pool| {
+        let memory = pool.free[class].pop();
+        match &memory {
+            Some(memory) => {
+                pool.stats.free_bytes -= memory.len();
+                pool.stats.reused += 1;
+            }
+            None => pool.stats.fresh += 1,
+        }
+        memory
+    });
+    reused.unwrap_or_else(|| fresh(class_bytes(class)))
+}
+
+pub(super) fn put(memory: DmaBuffer) {
+    let bytes = memory.len();
+    // At thread exit the pool may be gone already; the memory is then simply freed.
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.stats.free_bytes + bytes <= pool.free_bytes_max {
+            pool.stats.free_bytes += bytes;
+            pool.free[class_of(bytes)].push(memory);
+        }
+    });
+}
+
+fn fresh(bytes: usize) -> DmaBuffer {
+    let mut memory = allocate_dma_buffer_global(bytes);
+    // The backend hands out uninitialized memory; also, this takes the page faults now.
+    // SAFETY: `memory` owns `bytes` writable bytes from this pointer on.
+    unsafe { memory.as_mut_ptr().write_bytes(0, bytes) };
+    memory
+}
+
+fn class_of(bytes: usize) -> usize {
+    let pages = bytes.max(1).div_ceil(BUFFER_BYTES_MIN).next_power_of_two();
+    pages.ilog2() as usize
+}
+
+fn class_bytes(class: usize) -> usize {
+    BUFFER_BYTES_MIN << class
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_the_smallest_that_holds_the_bytes() {
+        let class = |bytes| class_bytes(class_of(bytes));
+        assert_eq!(class(0), 4 << 10);
+        assert_eq!(class(4096), 4 << 10);
+        assert_eq!(class(4097), 8 << 10);
+        assert_eq!(class(1 << 20), 1 << 20);
+        assert_eq!(class_of(BUFFER_BYTES_MAX), CLASSES - 1);
+    }
+}

@@ -1,0 +1,180 @@
+//! Tasks and the queues they run in.
+//!
+//! Everything here runs on the executor's own thread. A task never outlives its executor, but the
+//! backend does not drop detached tasks when it ends: whatever must finish first is spawned
+//! through a [`TaskTracker`].
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use glommio::{Latency, Shares, TaskQueueHandle};
+
+use super::current;
+use crate::runtime::channel::Notify;
+
+/// A task queue: how soon and how often its tasks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// Connections and replication: answered within 1 ms.
+    Network,
+    /// Group commit: within 1 ms.
+    Journal,
+    /// Main futures, control requests, timers: within 2 ms.
+    Control,
+    /// Reads of old data; must never move the tail's latency.
+    Cold,
+    /// Cleaning, checkpoints, index merges.
+    Background,
+}
+
+pub(super) struct Queues([TaskQueueHandle; 5]);
+
+impl Queues {
+    fn handle(&self, queue: Queue) -> TaskQueueHandle {
+        let [network, journal, control, cold, background] = self.0;
+        match queue {
+            Queue::Network => network,
+            Queue::Journal => journal,
+            Queue::Control => control,
+            Queue::Cold => cold,
+            Queue::Background => background,
+        }
+    }
+}
+
+pub(super) fn create_queues() -> Queues {
+    let soon = |millis| Latency::Matters(Duration::from_millis(millis));
+    let queue = |name, shares, latency| {
+        glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
+    };
+    Queues([
+        queue("network", 1000, soon(1)),
+        queue("journal", 1000, soon(1)),
+        queue("control", 500, soon(2)),
+        queue("cold", 150, Latency::NotImportant),
+        queue("background", 50, Latency::NotImportant),
+    ])
+}
+
+/// Spawns a task on the current executor.
+///
+/// The task starts after the caller next awaits. It is cancelled when the [`Task`] is dropped;
+/// [`Task::detach`] lets it run on.
+///
+/// # Panics
+/// Outside an executor's thread.
+pub fn spawn<F>(queue: Queue, future: F) -> Task<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let handle = current().queues.handle(queue);
+    let task =
+        glommio::spawn_local_into(future, handle).expect("the executor's queues are never removed");
+    Task(task)
+}
+
+/// A spawned task: a future of its result, cancelled on drop.
+#[must_use = "a task is cancelled when dropped; detach() lets it run on"]
+#[derive(Debug)]
+pub struct Task<T>(glommio::Task<T>);
+
+impl<T> Task<T> {
+    /// Lets the task run to its end on its own. Its result is dropped.
+    pub fn detach(self) {
+        drop(self.0.detach());
+    }
+
+    /// Stops the task and waits until its future is dropped. `Some` if it had completed.
+    pub async fn cancel(self) -> Option<T> {
+        self.0.cancel().await
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+/// Counts detached tasks, so that a shutdown can wait for all of them.
+///
+/// Cheap to clone; clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct TaskTracker(Rc<Tracked>);
+
+#[derive(Debug, Default)]
+struct Tracked {
+    running: Cell<usize>,
+    idle: Notify,
+}
+
+impl TaskTracker {
+    /// A tracker of no tasks.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Spawns a detached task that [`wait`](Self::wait) waits for.
+    pub fn spawn<F>(&self, queue: Queue, future: F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let token = self.token();
+        spawn(queue, async move {
+            future.await;
+            drop(token);
+        })
+        .detach();
+    }
+
+    /// Tasks that have not ended.
+    pub fn running(&self) -> usize {
+        self.0.running.get()
+    }
+
+    /// Waits until no tracked task runs. Cancel-safe. Does not stop anything: tell the tasks first.
+    pub async fn wait(&self) {
+        while self.running() > 0 {
+            self.0.idle.notified().await;
+        }
+        // Another waiter may have been woken by the same notification.
+        self.0.idle.notify();
+    }
+
+    fn token(&self) -> Token {
+        self.0.running.set(self.0.running.get() + 1);
+        Token(Rc::clone(&self.0))
+    }
+}
+
+struct Token(Rc<Tracked>);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let running = self.0.running.get() - 1;
+        self.0.running.set(running);
+        if running == 0 {
+            self.0.idle.notify();
+        }
+    }
+}
+
+/// Yields if another queue is waiting for its turn; a few nanoseconds otherwise. Belongs in every
+/// long loop.
+pub async fn yield_if_needed() {
+    glommio::yield_if_needed().await;
+}
+
+/// Lets the other runnable tasks of this queue go first. Never a way to wait for I/O: completions
+/// are reaped only between turns, so a busy loop of yields starves itself.
+pub async fn yield_now() {
+    glommio::executor().yield_now().await;
+}

@@ -1,0 +1,319 @@
+//! Helper threads for file work that blocks: names, small files, preparing segments.
+//!
+//! Two threads per executor, each doing its jobs in the order they were asked for: one for quick
+//! work (renames, checkpoints, directory listings), one for preparing segments, which can take
+//! seconds and must not hold up a checkpoint. The caller's executor only ever awaits.
+
+use std::fs::{self, File, OpenOptions};
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::thread::CpuSet;
+use tokio::sync::oneshot;
+
+use super::in_context;
+use super::zeroed::{self, Zeroed};
+use crate::runtime::executor::host_cores;
+
+/// Jobs that may wait for one thread; a caller beyond that waits to hand its job over.
+const JOBS_MAX: usize = 1024;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// One directory entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileEntry {
+    /// Name without the directory. Entries whose names are not UTF-8 are not ours and not listed.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// True for a directory.
+    pub is_directory: bool,
+}
+
+/// Runs blocking file work on helper threads.
+///
+/// Cheap to clone; the threads end when the last clone is dropped and their jobs are done.
+///
+/// Cancellation, for all operations: a job that was handed over runs to its end even if the caller
+/// stops waiting.
+///
+/// Errors, for all operations: the operating system's, with the operation and path in the message
+/// and the original [`io::ErrorKind`] (`StorageFull` for a full disk, `QuotaExceeded` for a quota).
+#[derive(Debug, Clone)]
+pub struct FileAgent {
+    quick: flume::Sender<Job>,
+    slow: flume::Sender<Job>,
+}
+
+impl FileAgent {
+    /// Starts the threads. They get back the cores that the current thread had before it was
+    /// pinned.
+    ///
+    /// # Errors
+    /// If a thread cannot be created.
+    pub fn start() -> io::Result<Self> {
+        let owner = thread::current().name().unwrap_or("agent").to_owned();
+        Ok(Self {
+            quick: start_thread(format!("{owner}-file"))?,
+            slow: start_thread(format!("{owner}-zero"))?,
+        })
+    }
+
+    /// Creates `path` with `bytes` zeros that are really on disk, so that later writes change no
+    /// metadata, and makes it durable with its name. With a `pause`, rests that long after each
+    /// MiB.
+    ///
+    /// Refuses (`StorageFull`) before writing when the file system has less room than `bytes`. On
+    /// any error the partial file is removed.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the path exists; else as for all operations.
+    pub async fn create_zeroed(
+        &self,
+        path: impl AsRef<Path>,
+        bytes: u64,
+        pause: Option<Duration>,
+    ) -> io::Result<Zeroed> {
+        let path = path.as_ref().to_owned();
+        run(&self.slow, move || {
+            let zeroed = zeroed::create(&path, bytes, pause).map_err(within("create", &path))?;
+            sync_parent(&path)?;
+            Ok(zeroed)
+        })
+        .await
+    }
+
+    /// Creates `path` with `bytes` allocated but unwritten bytes (they read as zeros), durable with
+    /// its name. Takes no time, but first writes into it are slower.
+    ///
+    /// # Errors
+    /// As for [`create_zeroed`](Self::create_zeroed).
+    pub async fn create_allocated(&self, path: impl AsRef<Path>, bytes: u64) -> io::Result<()> {
+        let path = path.as_ref().to_owned();
+        run(&self.quick, move || {
+            zeroed::allocate(&path, bytes).map_err(within("create", &path))?;
+            sync_parent(&path)
+        })
+        .await
+    }
+
+    /// Replaces the contents of `path` in one step: a reader after a crash finds the old contents
+    /// or the new, never a mixture. Durable when it completes.
+    ///
+    /// Writes to `path` with `.tmp` added, flushes, renames, flushes the directory.
+    ///
+    /// # Errors
+    /// As for all operations.
+    pub async fn write_atomic(&self, path: impl AsRef<Path>, bytes: Vec<u8>) -> io::Result<()> {
+        let path = path.as_ref().to_owned();
+        run(&self.quick, move || write_atomic(&path, &bytes)).await
+    }
+
+    /// Renames a file and flushes the directory, or both.
+    ///
+    /// # Errors
+    /// As for all operations.
+    pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+        let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+        run(&self.quick, move || {
+            fs::rename(&from, &to).map_err(within("rename", &from))?;
+            if from.parent() != to.parent() {
+                sync_parent(&from)?;
+            }
+            sync_parent(&to)
+        })
+        .await
+    }
+
+    /// Removes a file and flushes the directory.
+    ///
+    /// # Errors
+    /// As for all operations.
+    pub async fn remove(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref().to_owned();
+        run(&self.quick, move || {
+            fs::remove_file(&path).map_err(within("remove", &path))?;
+            sync_parent(&path)
+        })
+        .await
+    }
+
+    /// Creates a directory and its missing parents, durably.
+    ///
+    /// # Errors
+    /// As for all operations.
+    pub async fn create_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref().to_owned();
+        run(&self.quick, move || create_dir(&path)).await
+    }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// As for all operations.
+    pub async fn sync_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref().to_owned();
+        run(&self.quick, move || sync_dir(&path)).await
+    }
+
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; else as for all operations.
+    pub async fn read(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let path = path.as_ref().to_owned();
+        run(&self.quick, move || {
+            fs::read(&path).map_err(within("read", &path))
+        })
+        .await
+    }
+
+    /// The entries of a directory, sorted by name.
+    ///
+    /// # Errors
+    /// As for all operations.
+    pub async fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<FileEntry>> {
+        let path = path.as_ref().to_owned();
+        run(&self.quick, move || {
+            list(&path).map_err(within("list", &path))
+        })
+        .await
+    }
+
+    /// Runs any other blocking work on the quick thread.
+    ///
+    /// # Errors
+    /// Those of the work, unchanged.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        run(&self.quick, work).await
+    }
+}
+
+fn start_thread(name: String) -> io::Result<flume::Sender<Job>> {
+    let (sender, jobs) = flume::bounded::<Job>(JOBS_MAX);
+    let cores = host_cores();
+    thread::Builder::new().name(name).spawn(move || {
+        unpin(cores.as_ref());
+        for job in jobs {
+            job();
+        }
+    })?;
+    Ok(sender)
+}
+
+fn unpin(cores: Option<&CpuSet>) {
+    if let Some(cores) = cores {
+        // Worth trying, not worth failing for: the thread only runs elsewhere.
+        let _ = rustix::thread::sched_setaffinity(None, cores);
+    }
+}
+
+/// Hands `work` to a thread and waits for its result.
+fn run<T: Send + 'static>(
+    jobs: &flume::Sender<Job>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> impl Future<Output = io::Result<T>> {
+    let (done, result) = oneshot::channel();
+    let job: Job = Box::new(move || {
+        // The caller may have stopped waiting.
+        let _ = done.send(work());
+    });
+    let handed_over = jobs.clone().into_send_async(job);
+    async move {
+        let ended = || io::Error::other("the file helper thread has ended (a job panicked)");
+        handed_over.await.map_err(|_| ended())?;
+        result.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+/// Adds the operation and path to an error.
+fn within(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| in_context(operation, path, &error)
+}
+
+fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let written = write_durably(&temporary, bytes).map_err(within("write", &temporary));
+    let renamed =
+        written.and_then(|()| fs::rename(&temporary, path).map_err(within("rename", path)));
+    if renamed.is_err() {
+        // Only tidying: the next attempt truncates the leftover.
+        let _ = fs::remove_file(&temporary);
+    }
+    renamed?;
+    sync_parent(path)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn create_dir(path: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut above = Some(path);
+    while let Some(directory) = above.filter(|directory| !directory.is_dir()) {
+        missing.push(directory);
+        above = directory
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+    }
+    for directory in missing.into_iter().rev() {
+        fs::create_dir(directory).map_err(within("create directory", directory))?;
+        sync_parent(directory)?;
+    }
+    Ok(())
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        Some(parent) => sync_dir(parent),
+        None => sync_dir(Path::new(".")),
+    }
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(within("flush", path))
+}
+
+fn list(path: &Path) -> io::Result<Vec<FileEntry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // Removed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        entries.push(FileEntry {
+            name,
+            bytes: metadata.len(),
+            is_directory: metadata.is_dir(),
+        });
+    }
+    entries.sort();
+    Ok(entries)
+}
