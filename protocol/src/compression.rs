@@ -103,7 +103,9 @@ impl FromStr for Codec {
         [Self::None, Self::Lz4, Self::Zstd]
             .into_iter()
             .find(|codec| codec.name() == name)
-            .ok_or_else(|| UnknownCodecName { name: name.to_owned() })
+            .ok_or_else(|| UnknownCodecName {
+                name: name.to_owned(),
+            })
     }
 }
 

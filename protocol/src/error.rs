@@ -171,7 +171,10 @@ impl ErrorCode {
 
     /// Whether a client may send the request again without the caller's say.
     pub const fn is_retriable(self) -> bool {
-        matches!(self.retry(), Retry::Backoff | Retry::RefreshMetadata | Retry::Resend)
+        matches!(
+            self.retry(),
+            Retry::Backoff | Retry::RefreshMetadata | Retry::Resend
+        )
     }
 }
 
@@ -256,14 +259,23 @@ mod tests {
 
     #[test]
     fn only_two_codes_are_success() {
-        let success: Vec<_> = ErrorCode::ALL.iter().filter(|code| code.is_success()).collect();
-        assert_eq!(success, [&ErrorCode::None, &ErrorCode::DuplicateOffsetUnknown]);
+        let success: Vec<_> = ErrorCode::ALL
+            .iter()
+            .filter(|code| code.is_success())
+            .collect();
+        assert_eq!(
+            success,
+            [&ErrorCode::None, &ErrorCode::DuplicateOffsetUnknown]
+        );
     }
 
     #[test]
     fn the_owner_survives_the_detail() {
         let owner = (NodeId(7), ShardId(513));
-        assert_eq!(owner_from_detail(owner_to_detail(owner.0, owner.1)), Some(owner));
+        assert_eq!(
+            owner_from_detail(owner_to_detail(owner.0, owner.1)),
+            Some(owner)
+        );
         assert_eq!(owner_from_detail(0x1_0000), None);
     }
 }

@@ -186,7 +186,9 @@ impl FramePrefix {
     /// Bytes of the payload, which follows the header.
     pub const fn payload_bytes(&self) -> u32 {
         // `check` holds: length >= PREFIX_BYTES + header_bytes.
-        self.length.saturating_sub(self.header_bytes).saturating_sub(24)
+        self.length
+            .saturating_sub(self.header_bytes)
+            .saturating_sub(24)
     }
 
     /// Compares the checksum with prefix and header. The payload is not covered: its batches
@@ -200,7 +202,10 @@ impl FramePrefix {
         if actual == self.crc {
             Ok(())
         } else {
-            Err(FrameError::Crc { actual, expected: self.crc })
+            Err(FrameError::Crc {
+                actual,
+                expected: self.crc,
+            })
         }
     }
 
@@ -215,7 +220,11 @@ impl FramePrefix {
 
     fn check(&self) -> Result<(), FrameError> {
         let (length, header_bytes) = (self.length, self.header_bytes);
-        let max = if self.is_response() { FRAME_BYTES_MAX } else { REQUEST_BYTES_MAX };
+        let max = if self.is_response() {
+            FRAME_BYTES_MAX
+        } else {
+            REQUEST_BYTES_MAX
+        };
         if length as usize > max {
             return Err(FrameError::TooLarge { length, max });
         }
@@ -223,7 +232,10 @@ impl FramePrefix {
             return Err(FrameError::HeaderTooLarge { header_bytes });
         }
         if (length as usize) < PREFIX_BYTES + header_bytes as usize {
-            return Err(FrameError::TooShort { length, header_bytes });
+            return Err(FrameError::TooShort {
+                length,
+                header_bytes,
+            });
         }
         Ok(())
     }

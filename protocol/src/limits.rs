@@ -49,6 +49,18 @@ pub const LIST_OFFSETS_ITEMS_MAX: usize = 65_535;
 /// Topic names in one metadata request.
 pub const METADATA_TOPICS_MAX: usize = 10_000;
 
+/// Topics in one page of a metadata response.
+pub const METADATA_PAGE_TOPICS_MAX: usize = 4_096;
+
+/// Partition ranges in one page of a metadata response.
+pub const METADATA_PAGE_RANGES_MAX: usize = 65_536;
+
+/// Chains in one metadata response.
+pub const METADATA_CHAINS_MAX: usize = 16_384;
+
+/// Nodes in one metadata response.
+pub const METADATA_NODES_MAX: usize = 1_024;
+
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
@@ -73,8 +85,14 @@ pub const VERIFIER_TABLES_MAX: usize = 100_000;
 /// Depth of tables in a flatbuffers header.
 pub const VERIFIER_DEPTH_MAX: usize = 8;
 
+/// Bytes of a flatbuffers header if everything that is shared in it were written out.
+pub const VERIFIER_APPARENT_BYTES_MAX: usize = 4 * HEADER_BYTES_MAX;
+
 const _: () = {
-    assert!(size_of::<usize>() >= size_of::<u32>(), "u32 sizes fit into usize");
+    assert!(
+        size_of::<usize>() >= size_of::<u32>(),
+        "u32 sizes fit into usize"
+    );
     assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
     assert!(HEADER_BYTES_MAX < REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(BATCH_BYTES_MAX.is_multiple_of(8) && BATCH_BYTES_MAX < REQUEST_BYTES_MAX);
@@ -85,4 +103,9 @@ const _: () = {
     assert!(FETCH_INTERESTS_MAX * (24 + 8) + 1_024 <= HEADER_BYTES_MAX);
     assert!(LIST_OFFSETS_ITEMS_MAX * 32 + 1_024 <= HEADER_BYTES_MAX);
     assert!(METADATA_TOPICS_MAX * (TOPIC_NAME_BYTES_MAX + 16) <= HEADER_BYTES_MAX);
+    let topics = METADATA_PAGE_TOPICS_MAX * (TOPIC_NAME_BYTES_MAX + CLASS_NAME_BYTES_MAX + 128);
+    let nodes = METADATA_NODES_MAX * (HOST_BYTES_MAX + 64);
+    let structs = METADATA_PAGE_RANGES_MAX * 24 + METADATA_CHAINS_MAX * 16;
+    assert!(topics + nodes + structs <= HEADER_BYTES_MAX);
+    assert!(2 * METADATA_PAGE_TOPICS_MAX + METADATA_NODES_MAX + 1 <= VERIFIER_TABLES_MAX);
 };

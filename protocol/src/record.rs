@@ -51,7 +51,13 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// A record of a value alone, with time 0.
     pub const fn from_value(value: &'a [u8]) -> Self {
-        Self { timestamp_ms: 0, key: None, value: Some(value), headers: &[], extensions: &[] }
+        Self {
+            timestamp_ms: 0,
+            key: None,
+            value: Some(value),
+            headers: &[],
+            extensions: &[],
+        }
     }
 }
 
@@ -145,7 +151,11 @@ impl RecordPlan {
         }
         body_bytes += record.value.map_or(0, <[u8]>::len);
         let bytes = 1 + varint_bytes(body_bytes as u64) + body_bytes;
-        Some(Self { timestamp_delta, body_bytes, bytes })
+        Some(Self {
+            timestamp_delta,
+            body_bytes,
+            bytes,
+        })
     }
 
     /// Appends the record; its offset is implied by its index.
@@ -169,7 +179,11 @@ impl RecordPlan {
             out.extend_from_slice(record.extensions);
         }
         out.extend_from_slice(record.value.unwrap_or_default());
-        debug_assert_eq!(out.len() - start, self.bytes, "the plan counts what is written");
+        debug_assert_eq!(
+            out.len() - start,
+            self.bytes,
+            "the plan counts what is written"
+        );
     }
 
     fn attributes(&self, record: &Record<'_>) -> u8 {
@@ -219,7 +233,9 @@ pub(crate) struct RawRecord<'a> {
 impl<'a> RawRecord<'a> {
     /// Takes the first record off `bytes`. `index` only goes into errors.
     pub(crate) fn take(bytes: &mut &'a [u8], index: u16) -> Result<Self, RecordError> {
-        let attributes = *bytes.split_off_first().ok_or(RecordError::Truncated { index })?;
+        let attributes = *bytes
+            .split_off_first()
+            .ok_or(RecordError::Truncated { index })?;
         if attributes & !ATTRIBUTES_KNOWN != 0 {
             return Err(RecordError::Attributes { index, attributes });
         }
@@ -247,33 +263,37 @@ impl<'a> RawRecord<'a> {
             (true, false) => return Err(RecordError::NullValue { index }),
             (false, _) => Some(body),
         };
-        Ok(Self { timestamp_delta, offset_delta, key, value, headers, extensions })
+        Ok(Self {
+            timestamp_delta,
+            offset_delta,
+            key,
+            value,
+            headers,
+            extensions,
+        })
     }
 }
 
 fn read_number(bytes: &mut &[u8], index: u16) -> Result<u64, RecordError> {
     match read_varint(bytes) {
         Some(number) => Ok(number),
-        None if bytes.len() < varint::VARINT_BYTES_MAX && bytes.iter().all(|byte| *byte >= 0x80) => {
+        None if bytes.len() < varint::VARINT_BYTES_MAX
+            && bytes.iter().all(|byte| *byte >= 0x80) =>
+        {
             Err(RecordError::Truncated { index })
         }
         None => Err(RecordError::Varint { index }),
     }
 }
 
-fn take_bytes<'a>(
-    bytes: &mut &'a [u8],
-    length: u64,
-    index: u16,
-) -> Result<&'a [u8], RecordError> {
+fn take_bytes<'a>(bytes: &mut &'a [u8], length: u64, index: u16) -> Result<&'a [u8], RecordError> {
     let length = usize::try_from(length).map_err(|_| RecordError::Truncated { index })?;
-    bytes.split_off(..length).ok_or(RecordError::Truncated { index })
+    bytes
+        .split_off(..length)
+        .ok_or(RecordError::Truncated { index })
 }
 
-fn take_optional<'a>(
-    bytes: &mut &'a [u8],
-    index: u16,
-) -> Result<Option<&'a [u8]>, RecordError> {
+fn take_optional<'a>(bytes: &mut &'a [u8], index: u16) -> Result<Option<&'a [u8]>, RecordError> {
     match read_number(bytes, index)?.checked_sub(1) {
         None => Ok(None),
         Some(length) => take_bytes(bytes, length, index).map(Some),
@@ -308,7 +328,10 @@ impl<'a> RecordHeaders<'a> {
             str::from_utf8(name).map_err(|_| RecordError::HeaderName { index })?;
             take_optional(bytes, index)?;
         }
-        Ok(Self { count, bytes: &start[..start.len() - bytes.len()] })
+        Ok(Self {
+            count,
+            bytes: &start[..start.len() - bytes.len()],
+        })
     }
 }
 

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 
-use super::header::{BATCH_HEADER_BYTES, BatchFlags, BatchHeader, Encoding};
 use super::BatchError;
+use super::header::{BATCH_HEADER_BYTES, BatchFlags, BatchHeader, Encoding};
 use crate::bytes_at::put_at;
 use crate::compression::{Codec, Compressor};
 use crate::ids::{ProducerEpoch, ProducerId, Sequence};
@@ -30,7 +30,11 @@ pub struct BatchOptions {
 
 impl Default for BatchOptions {
     fn default() -> Self {
-        Self { batch_bytes_max: BATCH_BYTES_MAX, codec: Codec::None, zstd_level: 3 }
+        Self {
+            batch_bytes_max: BATCH_BYTES_MAX,
+            codec: Codec::None,
+            zstd_level: 3,
+        }
     }
 }
 
@@ -91,7 +95,10 @@ impl BatchBuilder {
     pub fn new(options: BatchOptions) -> Self {
         let batch_bytes_max = options.batch_bytes_max.min(BATCH_BYTES_MAX);
         Self {
-            options: BatchOptions { batch_bytes_max, ..options },
+            options: BatchOptions {
+                batch_bytes_max,
+                ..options
+            },
             producer_id: ProducerId(0),
             producer_epoch: ProducerEpoch(0),
             sequence: Sequence(0),
@@ -123,7 +130,10 @@ impl BatchBuilder {
         let delta = if self.record_count == 0 {
             0
         } else {
-            record.timestamp_ms.checked_sub(self.first_timestamp_ms).ok_or(PushError::Full)?
+            record
+                .timestamp_ms
+                .checked_sub(self.first_timestamp_ms)
+                .ok_or(PushError::Full)?
         };
         // A time before the batch's first moves no maximum; one 49 days after it does not fit.
         let ahead_ms = u32::try_from(delta.max(0)).map_err(|_| PushError::Full)?;
@@ -132,7 +142,10 @@ impl BatchBuilder {
         let batch_bytes_max = self.options.batch_bytes_max;
         if batch_bytes > batch_bytes_max {
             return Err(if self.record_count == 0 {
-                PushError::TooLarge { bytes: plan.bytes, batch_bytes_max }
+                PushError::TooLarge {
+                    bytes: plan.bytes,
+                    batch_bytes_max,
+                }
             } else {
                 self.full_or_too_large(record)
             });
@@ -219,8 +232,13 @@ impl BatchBuilder {
     fn full_or_too_large(&self, record: &Record<'_>) -> PushError {
         let batch_bytes_max = self.options.batch_bytes_max;
         match RecordPlan::new(record, 0) {
-            Some(plan) if (BATCH_HEADER_BYTES + plan.bytes).next_multiple_of(8) > batch_bytes_max => {
-                PushError::TooLarge { bytes: plan.bytes, batch_bytes_max }
+            Some(plan)
+                if (BATCH_HEADER_BYTES + plan.bytes).next_multiple_of(8) > batch_bytes_max =>
+            {
+                PushError::TooLarge {
+                    bytes: plan.bytes,
+                    batch_bytes_max,
+                }
             }
             _ => PushError::Full,
         }
@@ -238,7 +256,8 @@ impl BatchBuilder {
         self.compressed.clear();
         self.compressed.resize(start, 0);
         let level = self.options.zstd_level;
-        self.compressor.compress(codec, level, records, &mut self.compressed)?;
+        self.compressor
+            .compress(codec, level, records, &mut self.compressed)?;
         let batch_bytes = self.compressed.len().next_multiple_of(8);
         if batch_bytes >= self.size_bytes() {
             return Ok(false);
@@ -246,7 +265,11 @@ impl BatchBuilder {
         let lengths = [records.len(), self.compressed.len() - start];
         for (index, length) in lengths.into_iter().enumerate() {
             let length = u32::try_from(length).expect("a batch is below 1 MiB");
-            put_at(&mut self.compressed, BATCH_HEADER_BYTES + 4 * index, length.to_le_bytes());
+            put_at(
+                &mut self.compressed,
+                BATCH_HEADER_BYTES + 4 * index,
+                length.to_le_bytes(),
+            );
         }
         self.compressed.resize(batch_bytes, 0);
         let header = self.header(codec);

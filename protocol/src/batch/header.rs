@@ -135,7 +135,11 @@ impl BatchHeader {
     /// The offset after the batch: base + last delta + 1.
     pub const fn next_offset(&self) -> Offset {
         // `decode` refuses a base so high that this would wrap.
-        Offset(self.base_offset.0.saturating_add(self.last_offset_delta as u64 + 1))
+        Offset(
+            self.base_offset
+                .0
+                .saturating_add(self.last_offset_delta as u64 + 1),
+        )
     }
 
     /// The sequence after the batch.
@@ -145,14 +149,17 @@ impl BatchHeader {
 
     /// The newest timestamp of the records, in ms since 1970.
     pub const fn max_timestamp_ms(&self) -> i64 {
-        self.first_timestamp_ms.saturating_add(self.max_timestamp_delta_ms as i64)
+        self.first_timestamp_ms
+            .saturating_add(self.max_timestamp_delta_ms as i64)
     }
 
     /// What a broker demands of a producer's batch beyond its structure: at least one record,
     /// dense offsets, and none of the flags that only the broker sets.
     pub fn check_produced(&self) -> Result<(), BatchError> {
         if self.flags.0 & !BatchFlags::EXTENSIONS.0 != 0 {
-            return Err(BatchError::Flags { flags: self.flags.0 });
+            return Err(BatchError::Flags {
+                flags: self.flags.0,
+            });
         }
         if u32::from(self.record_count) != u32::from(self.last_offset_delta) + 1 {
             return Err(self.counts_error());
@@ -169,14 +176,18 @@ impl BatchHeader {
             return Err(BatchError::TooLarge { length });
         }
         if self.flags.0 & !BatchFlags::KNOWN != 0 {
-            return Err(BatchError::Flags { flags: self.flags.0 });
+            return Err(BatchError::Flags {
+                flags: self.flags.0,
+            });
         }
         let empty = self.record_count == 0 && !self.flags.contains(BatchFlags::COMPACTED);
         if empty || u32::from(self.record_count) > u32::from(self.last_offset_delta) + 1 {
             return Err(self.counts_error());
         }
         let span = u64::from(self.last_offset_delta) + 1;
-        let newest = self.first_timestamp_ms.checked_add(self.max_timestamp_delta_ms.into());
+        let newest = self
+            .first_timestamp_ms
+            .checked_add(self.max_timestamp_delta_ms.into());
         if self.base_offset.checked_add(span).is_none() || newest.is_none() {
             return Err(BatchError::Range);
         }
@@ -185,7 +196,10 @@ impl BatchHeader {
 
     const fn counts_error(&self) -> BatchError {
         let (record_count, last_offset_delta) = (self.record_count, self.last_offset_delta);
-        BatchError::Counts { record_count, last_offset_delta }
+        BatchError::Counts {
+            record_count,
+            last_offset_delta,
+        }
     }
 }
 
@@ -213,7 +227,9 @@ pub fn stamp(
     epoch: ChainEpoch,
     place: TopicPartition,
 ) {
-    let header = batch.first_chunk_mut::<BATCH_HEADER_BYTES>().expect("a batch has a header");
+    let header = batch
+        .first_chunk_mut::<BATCH_HEADER_BYTES>()
+        .expect("a batch has a header");
     put_at(header, 0, base_offset.0.to_le_bytes());
     put_at(header, 8, append_time_ms.to_le_bytes());
     put_at(header, 16, epoch.0.to_le_bytes());
@@ -228,7 +244,10 @@ pub fn stamp(
 /// If `batch` is not one whole batch.
 pub fn set_producer(batch: &mut [u8], id: ProducerId, epoch: ProducerEpoch, sequence: Sequence) {
     assert!(batch.len() >= BATCH_HEADER_BYTES, "a batch has a header");
-    assert!(u32_at(batch, 20) as usize == batch.len(), "one whole batch is given");
+    assert!(
+        u32_at(batch, 20) as usize == batch.len(),
+        "one whole batch is given"
+    );
     put_at(batch, 32, id.0.to_le_bytes());
     put_at(batch, 48, sequence.0.to_le_bytes());
     put_at(batch, 56, epoch.0.to_le_bytes());
@@ -247,10 +266,17 @@ pub fn verify_body(batch: &[u8]) -> Result<(), BatchError> {
         return Err(BatchError::Length { length });
     }
     let Some(body) = batch.get(32..length as usize) else {
-        return Err(BatchError::Truncated { actual: batch.len(), expected: length as usize });
+        return Err(BatchError::Truncated {
+            actual: batch.len(),
+            expected: length as usize,
+        });
     };
     let (actual, expected) = (crc32fast::hash(body), u32_at(batch, 24));
-    if actual == expected { Ok(()) } else { Err(BatchError::BodyCrc { actual, expected }) }
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(BatchError::BodyCrc { actual, expected })
+    }
 }
 
 /// Compares `header_crc` with the header's bytes and the partition it should belong to.
@@ -262,7 +288,11 @@ pub fn verify_header(
     if actual == expected {
         Ok(())
     } else {
-        Err(BatchError::HeaderCrc { place, actual, expected })
+        Err(BatchError::HeaderCrc {
+            place,
+            actual,
+            expected,
+        })
     }
 }
 
@@ -315,7 +345,10 @@ impl<'a> Iterator for Split<'a> {
         };
         let expected = header.length as usize;
         let Some((batch, rest)) = bytes.split_at_checked(expected) else {
-            return Some(Err(BatchError::Truncated { actual: bytes.len(), expected }));
+            return Some(Err(BatchError::Truncated {
+                actual: bytes.len(),
+                expected,
+            }));
         };
         self.bytes = rest;
         Some(Ok((header, batch)))

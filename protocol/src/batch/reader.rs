@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 
-use super::header::{BATCH_HEADER_BYTES, BatchFlags, BatchHeader};
 use super::BatchError;
+use super::header::{BATCH_HEADER_BYTES, BatchFlags, BatchHeader};
 use crate::bytes_at::u32_at;
 use crate::compression::{Codec, Expander};
 use crate::ids::Offset;
@@ -153,11 +153,16 @@ impl Decompressor {
 fn record_section<'a>(header: &BatchHeader, batch: &'a [u8]) -> Result<&'a [u8], BatchError> {
     let expected = header.length as usize;
     let Some(mut section) = batch.get(BATCH_HEADER_BYTES..expected) else {
-        return Err(BatchError::Truncated { actual: batch.len(), expected });
+        return Err(BatchError::Truncated {
+            actual: batch.len(),
+            expected,
+        });
     };
     if header.flags.contains(BatchFlags::EXTENSIONS) {
         let length = section.split_off(..4).ok_or(BatchError::Sections)?;
-        section.split_off(..u32_at(length, 0) as usize).ok_or(BatchError::Sections)?;
+        section
+            .split_off(..u32_at(length, 0) as usize)
+            .ok_or(BatchError::Sections)?;
     }
     Ok(section)
 }
@@ -170,7 +175,9 @@ fn expand(
 ) -> Result<(), BatchError> {
     let lengths = section.split_off(..8).ok_or(BatchError::Sections)?;
     let (bytes, compressed_bytes) = (u32_at(lengths, 0), u32_at(lengths, 4) as usize);
-    let compressed = section.get(..compressed_bytes).ok_or(BatchError::Sections)?;
+    let compressed = section
+        .get(..compressed_bytes)
+        .ok_or(BatchError::Sections)?;
     if bytes as usize > DECOMPRESSED_BYTES_MAX {
         return Err(BatchError::DecompressedTooLarge { bytes });
     }
@@ -187,10 +194,7 @@ pub struct BatchReader<'a> {
 impl<'a> BatchReader<'a> {
     /// Opens the batch at the start of `batch`. Checks structure, not checksums: see
     /// [`verify_body`](super::verify_body) and [`verify_header`](super::verify_header).
-    pub fn open(
-        batch: &'a [u8],
-        decompressor: &'a mut Decompressor,
-    ) -> Result<Self, BatchError> {
+    pub fn open(batch: &'a [u8], decompressor: &'a mut Decompressor) -> Result<Self, BatchError> {
         let header = BatchHeader::decode(batch)?;
         let records = Records::new(&header, decompressor.records(&header, batch)?);
         Ok(Self { header, records })

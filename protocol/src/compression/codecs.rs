@@ -30,7 +30,10 @@ impl Compressor {
                 return Ok(());
             }
             Codec::Lz4 => {
-                out.resize(start + lz4_flex::block::get_maximum_output_size(input.len()), 0);
+                out.resize(
+                    start + lz4_flex::block::get_maximum_output_size(input.len()),
+                    0,
+                );
                 lz4_flex::block::compress_into(input, &mut out[start..])
                     .map_err(|error| failed(error.to_string()))?
             }
@@ -46,7 +49,10 @@ impl Compressor {
     }
 
     fn zstd(&mut self, level: i32) -> std::io::Result<&mut zstd::bulk::Compressor<'static>> {
-        let kept = self.zstd.take().filter(|(kept_level, _)| *kept_level == level);
+        let kept = self
+            .zstd
+            .take()
+            .filter(|(kept_level, _)| *kept_level == level);
         let made = match kept {
             Some(kept) => kept,
             None => (level, zstd::bulk::Compressor::new(level)?),
@@ -81,8 +87,15 @@ impl Expander {
         let damaged = |reason: String| CompressionError::Damaged { codec, reason };
         let written = match codec {
             Codec::None => {
-                let size = CompressionError::Size { codec, actual: input.len(), expected: bytes };
-                target.get_mut(..input.len()).ok_or(size)?.copy_from_slice(input);
+                let size = CompressionError::Size {
+                    codec,
+                    actual: input.len(),
+                    expected: bytes,
+                };
+                target
+                    .get_mut(..input.len())
+                    .ok_or(size)?
+                    .copy_from_slice(input);
                 input.len()
             }
             Codec::Lz4 => lz4_flex::block::decompress_into(input, target)
@@ -95,7 +108,11 @@ impl Expander {
         if written == bytes {
             Ok(())
         } else {
-            Err(CompressionError::Size { codec, actual: written, expected: bytes })
+            Err(CompressionError::Size {
+                codec,
+                actual: written,
+                expected: bytes,
+            })
         }
     }
 
