@@ -78,7 +78,7 @@ pub const RUN_TIER_BYTES_MIN: u64 = 256 << 10;
 /// (sequence, offset) runs that a producer row remembers, to answer duplicates with their offset.
 pub const PRODUCER_RUNS_MAX: usize = 3;
 
-/// Records that one such run covers at most: sequences are compared within half their circle.
+/// Records that one such run covers at most, so that all runs stay within the circle of sequences.
 pub const PRODUCER_RUN_RECORDS_MAX: u32 = 1 << 30;
 
 /// An idle producer's row is dropped after this, in seconds.
@@ -137,6 +137,6 @@ const _: () = {
     // A page is a journal record, an expiry list a frame; each fits a block of its own.
     assert!(INDEX_PAGE_BYTES_MAX <= CONTROL_BODY_BYTES_MAX);
     assert!(PRODUCER_EXPIRY_ROWS_MAX * 16 <= CONTROL_BODY_BYTES_MAX);
-    // The distance between the ends of the remembered runs stays below half the circle.
-    assert!(PRODUCER_RUN_RECORDS_MAX <= u32::MAX / 4 + 1);
+    // All runs of a producer row together stay within the circle of sequences.
+    assert!(PRODUCER_RUN_RECORDS_MAX as u64 * PRODUCER_RUNS_MAX as u64 <= u32::MAX as u64);
 };

@@ -2,7 +2,8 @@
 //! layouts; a body of another length is refused.
 //!
 //! ```text
-//! Trim             0 topic u32 | 4 partition u32 | 8 log_start u64
+//! Trim             0 topic u32 | 4 partition u32 | 8 log_start u64 | 16 dropped_bytes u64
+//!                  24 first_timestamp_ms i64
 //! DropTopic        0 topic u32 | 4 reserved u32
 //! ProducerExpiry   n x { 0 topic u32 | 4 partition u32 | 8 producer u64 }
 //! Truncate         0 keep_lsn u64
@@ -11,9 +12,9 @@
 use catena_protocol::ids::{Offset, PartitionId, ProducerId, TopicId, TopicPartition};
 
 use crate::ids::Lsn;
-use crate::layout::{put_u32, put_u64, u32_at, u64_at};
+use crate::layout::{i64_at, put_i64, put_u32, put_u64, u32_at, u64_at};
 
-const TRIM_BYTES: usize = 16;
+const TRIM_BYTES: usize = 32;
 const DROP_TOPIC_BYTES: usize = 8;
 const EXPIRY_ROW_BYTES: usize = 16;
 const TRUNCATE_BYTES: usize = 8;
@@ -48,11 +49,17 @@ fn tp_at(body: &[u8]) -> TopicPartition {
     }
 }
 
-/// `log_start` of a partition moves up to here.
+/// `log_start` of a partition moves up to here. What the batches below it held cannot be known
+/// from the frames that are left, so the frame says it too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Trim {
     pub tp: TopicPartition,
     pub log_start: Offset,
+    /// Bytes of the batches below the new log start that were above the old one.
+    pub dropped_bytes: u64,
+    /// The latest record timestamp in the first extent that stays, in milliseconds since 1970;
+    /// `i64::MIN` when none stays.
+    pub first_timestamp_ms: i64,
 }
 
 impl Trim {
@@ -61,6 +68,8 @@ impl Trim {
         let mut out = [0; TRIM_BYTES];
         put_tp(&mut out, self.tp);
         put_u64(&mut out, 8, self.log_start.0);
+        put_u64(&mut out, 16, self.dropped_bytes);
+        put_i64(&mut out, 24, self.first_timestamp_ms);
         out
     }
 
@@ -70,6 +79,8 @@ impl Trim {
         Ok(Self {
             tp: tp_at(body),
             log_start: Offset(u64_at(body, 8)),
+            dropped_bytes: u64_at(body, 16),
+            first_timestamp_ms: i64_at(body, 24),
         })
     }
 }
@@ -192,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_body_of_another_length_is_refused() {
-        assert!(Trim::decode(&[0; 15]).is_err());
+        assert!(Trim::decode(&[0; 31]).is_err());
         assert!(DropTopic::decode(&[0; 9]).is_err());
         assert!(Truncate::decode(&[]).is_err());
         assert!(ProducerExpiry::decode(&[0; 17]).is_err());
