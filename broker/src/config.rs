@@ -1,0 +1,156 @@
+//! What a broker is told: flags, then environment, then a TOML file, then defaults.
+//!
+//! Each source is read into the same [`Settings`]; unknown keys are errors in all of them.
+//! [`Config`] is the result with every value decided. Runs once, on the starting thread.
+
+mod address;
+mod byte_size;
+mod cgroup;
+mod core_list;
+mod host;
+mod resolve;
+mod settings;
+mod sources;
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use address::{AdminAddress, HostPort};
+pub use byte_size::ByteSize;
+pub use core_list::CoreChoice;
+pub use host::Host;
+pub use settings::{Args, LogFormat, Settings};
+
+use crate::limits::{CACHE_BYTES_DEFAULT_MIN, SEGMENT_BYTES_MIN, SPACE_BYTES_PER_SHARD_MIN};
+use crate::store::default_space_bytes;
+
+/// The port clients connect to, unless told otherwise.
+pub const LISTEN_PORT_DEFAULT: u16 = 9640;
+
+/// The port of the admin HTTP server, unless told otherwise.
+pub const ADMIN_PORT_DEFAULT: u16 = 9641;
+
+/// The effective configuration of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The store; made and formatted if it does not exist.
+    pub data_dir: PathBuf,
+    /// Where clients connect. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// What clients are told to connect to; `None`: the address that was bound.
+    pub advertise: Option<HostPort>,
+    /// The admin HTTP server; `None`: off.
+    pub admin: Option<SocketAddr>,
+    /// The CPUs to use, ascending, one shard each. 1 to
+    /// [`SHARDS_MAX`](crate::limits::SHARDS_MAX).
+    pub cores: Vec<usize>,
+    /// Whether each shard's thread is pinned to its core. Off for a broker inside another program.
+    pub pin_cores: bool,
+    /// The largest segment a journal grows to: a power of two from 4 MiB to 256 MiB.
+    pub segment_bytes: u64,
+    /// The read cache, all shards together.
+    pub cache_bytes: u64,
+    /// What the store may use on disk, all shards together.
+    pub space_bytes: u64,
+    pub log_format: LogFormat,
+    /// A level (`info`) or filter directives (`info,catena_broker::journal=debug`).
+    pub log_level: String,
+}
+
+impl Config {
+    /// A small broker for a test or inside another program: one shard that is not pinned, a free
+    /// port on the loopback address, no admin server, small segments.
+    ///
+    /// ```
+    /// use catena_broker::config::Config;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let config = Config { cache_bytes: 16 << 20, ..Config::for_data_dir(dir.path()) };
+    /// assert!(config.listen.ip().is_loopback());
+    /// assert_eq!(config.cores.len(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn for_data_dir(path: impl AsRef<Path>) -> Self {
+        let data_dir = path.as_ref().to_owned();
+        // A file system that does not answer fails the start, with a message, soon after.
+        let space_bytes = default_space_bytes(&data_dir).unwrap_or(SPACE_BYTES_PER_SHARD_MIN);
+        Self {
+            data_dir,
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            advertise: None,
+            admin: None,
+            cores: Host::detect().cpus.into_iter().take(1).collect(),
+            pin_cores: false,
+            segment_bytes: SEGMENT_BYTES_MIN,
+            cache_bytes: CACHE_BYTES_DEFAULT_MIN,
+            space_bytes,
+            log_format: LogFormat::Text,
+            log_level: "info".into(),
+        }
+    }
+
+    /// Decides every value from `args`, then `environment`, then the file these name, then the
+    /// defaults for `host`. Only `CATENA_*` variables are looked at.
+    pub fn load(
+        args: Args,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        host: &Host,
+    ) -> Result<Self, ConfigError> {
+        let environment = sources::read_environment(environment)?;
+        let file = match args.config.or(environment.config) {
+            Some(path) => sources::read_file(&path)?,
+            None => Settings::default(),
+        };
+        let settings = args.settings.or(environment.settings).or(file);
+        resolve::resolve(settings, host)
+    }
+
+    /// The address clients are told, given the address that was bound.
+    pub fn advertised(&self, bound: SocketAddr) -> HostPort {
+        self.advertise.clone().unwrap_or_else(|| bound.into())
+    }
+
+    /// This configuration as a config file that gives it again.
+    pub fn to_toml(&self) -> String {
+        let settings = Settings::from(self);
+        toml::to_string(&settings).expect("settings are plain values")
+    }
+}
+
+/// Why a configuration is not usable. The text names the source and the key.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error("cannot read the config file {}: {source}", path.display())]
+    ReadFile { path: PathBuf, source: io::Error },
+    #[error("config file {}: {reason}", path.display())]
+    Syntax { path: PathBuf, reason: String },
+    #[error("{place}: unknown key `{key}`{}", suggestion(nearest.as_ref()))]
+    UnknownKey {
+        place: String,
+        key: String,
+        nearest: Option<String>,
+    },
+    #[error("{place}: `{key}`: {reason}")]
+    Value {
+        place: String,
+        key: String,
+        reason: String,
+    },
+    /// Values that are right alone but not together, or not on this host.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+fn suggestion(nearest: Option<&String>) -> String {
+    nearest.map_or_else(String::new, |nearest| {
+        format!("; did you mean `{nearest}`?")
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! From settings to a configuration: defaults for this host, and the checks across values.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    ADMIN_PORT_DEFAULT, AdminAddress, ByteSize, Config, ConfigError, CoreChoice, Host,
+    LISTEN_PORT_DEFAULT, Settings,
+};
+use crate::limits::{
+    CACHE_BYTES_DEFAULT_MAX, CACHE_BYTES_DEFAULT_MIN, CACHE_BYTES_PER_SHARD_MIN,
+    CACHE_MEMORY_DIVISOR, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARDS_MAX,
+    SPACE_BYTES_PER_SHARD_MIN,
+};
+use crate::store::default_space_bytes;
+
+const DATA_DIR_DEFAULT: &str = "./catena-data";
+const LOG_LEVEL_DEFAULT: &str = "info";
+
+pub(super) fn resolve(settings: Settings, host: &Host) -> Result<Config, ConfigError> {
+    let data_dir = settings.data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into());
+    let cores = cores(settings.cores, host)?;
+    let listen = settings.listen.unwrap_or(loopback(LISTEN_PORT_DEFAULT));
+    if listen.ip().is_unspecified() && settings.advertise.is_none() {
+        return Err(unusable(format!(
+            "listen address {listen} means every address of this host, which clients cannot \
+             connect to; say which one they should use with --advertise HOST:PORT"
+        )));
+    }
+    let admin = settings
+        .admin
+        .unwrap_or(AdminAddress::On(loopback(ADMIN_PORT_DEFAULT)));
+    let cache_bytes = cache_bytes(settings.cache_bytes, cores.len(), host)?;
+    let space_bytes = space_bytes(settings.space_bytes, cores.len(), &data_dir)?;
+    Ok(Config {
+        data_dir,
+        listen,
+        advertise: settings.advertise,
+        admin: admin.into(),
+        cores,
+        pin_cores: true,
+        segment_bytes: segment_bytes(settings.segment_bytes)?,
+        cache_bytes,
+        space_bytes,
+        log_format: settings.log_format.unwrap_or_default(),
+        log_level: log_level(settings.log_level)?,
+    })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn unusable(reason: String) -> ConfigError {
+    ConfigError::Unusable(reason)
+}
+
+fn cores(choice: Option<CoreChoice>, host: &Host) -> Result<Vec<usize>, ConfigError> {
+    let cores = match choice {
+        None => host.default_cpus().into_iter().take(SHARDS_MAX).collect(),
+        Some(CoreChoice::All) => host.cpus.clone(),
+        Some(CoreChoice::List(cores)) => cores,
+    };
+    if let Some(cpu) = cores.iter().find(|cpu| !host.cpus.contains(cpu)) {
+        let allowed = CoreChoice::List(host.cpus.clone());
+        return Err(unusable(format!(
+            "--cores names CPU {cpu}, but this process may only run on {allowed}"
+        )));
+    }
+    if cores.len() > SHARDS_MAX {
+        let count = cores.len();
+        return Err(unusable(format!(
+            "--cores names {count} CPUs; a node has at most {SHARDS_MAX} shards"
+        )));
+    }
+    Ok(cores)
+}
+
+fn segment_bytes(given: Option<ByteSize>) -> Result<u64, ConfigError> {
+    let bytes = given.map_or(SEGMENT_BYTES_MAX, |size| size.0);
+    let in_range = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
+    if !in_range || !bytes.is_power_of_two() {
+        return Err(unusable(format!(
+            "--segment-bytes {} is not a power of two from {} to {}",
+            ByteSize(bytes),
+            ByteSize(SEGMENT_BYTES_MIN),
+            ByteSize(SEGMENT_BYTES_MAX)
+        )));
+    }
+    Ok(bytes)
+}
+
+fn cache_bytes(given: Option<ByteSize>, shards: usize, host: &Host) -> Result<u64, ConfigError> {
+    let least = per_shard(CACHE_BYTES_PER_SHARD_MIN, shards);
+    let Some(ByteSize(bytes)) = given else {
+        let share = host.memory_bytes / CACHE_MEMORY_DIVISOR;
+        let bounded = share.clamp(CACHE_BYTES_DEFAULT_MIN, CACHE_BYTES_DEFAULT_MAX);
+        return Ok(bounded.max(least));
+    };
+    if bytes < least {
+        return Err(too_small("--cache-bytes", bytes, least, shards));
+    }
+    if bytes > host.memory_bytes {
+        return Err(unusable(format!(
+            "--cache-bytes {} is more than the memory of this host or container, {} bytes",
+            ByteSize(bytes),
+            host.memory_bytes
+        )));
+    }
+    Ok(bytes)
+}
+
+fn space_bytes(
+    given: Option<ByteSize>,
+    shards: usize,
+    data_dir: &Path,
+) -> Result<u64, ConfigError> {
+    let bytes = match given {
+        Some(size) => size.0,
+        None => default_space_bytes(data_dir).map_err(|error| {
+            let dir = data_dir.display();
+            unusable(format!(
+                "cannot find out the free space of the data directory {dir}: {error}"
+            ))
+        })?,
+    };
+    let least = per_shard(SPACE_BYTES_PER_SHARD_MIN, shards);
+    if bytes >= least {
+        return Ok(bytes);
+    }
+    if given.is_some() {
+        return Err(too_small("--space-bytes", bytes, least, shards));
+    }
+    Err(unusable(format!(
+        "the file system of the data directory {} leaves the store {bytes} bytes; {shards} shards \
+         need {}: free some space, or use fewer --cores",
+        data_dir.display(),
+        ByteSize(least)
+    )))
+}
+
+fn too_small(option: &str, bytes: u64, least: u64, shards: usize) -> ConfigError {
+    let (bytes, least) = (ByteSize(bytes), ByteSize(least));
+    unusable(format!(
+        "{option} {bytes} is too small: {shards} shards need {least}"
+    ))
+}
+
+fn per_shard(bytes: u64, shards: usize) -> u64 {
+    u64::try_from(shards).map_or(u64::MAX, |shards| bytes.saturating_mul(shards))
+}
+
+fn log_level(given: Option<String>) -> Result<String, ConfigError> {
+    let level = given.unwrap_or_else(|| LOG_LEVEL_DEFAULT.into());
+    match EnvFilter::builder().parse(&level) {
+        Ok(_) if !level.trim().is_empty() => Ok(level),
+        Ok(_) => Err(unusable("--log-level is empty".into())),
+        Err(error) => Err(unusable(format!("--log-level {level:?}: {error}"))),
+    }
+}

@@ -1,0 +1,96 @@
+//! Every bound the broker's shell enforces, in one place, related by const assertions.
+//!
+//! Bounds of formats and rules live in `catena_core::limits` and `catena_protocol::limits`.
+
+use std::time::Duration;
+
+pub const KIB: u64 = 1024;
+pub const MIB: u64 = 1024 * KIB;
+pub const GIB: u64 = 1024 * MIB;
+
+/// Shards of one node. The default class has 64 chains; a shard beyond that would own nothing.
+pub const SHARDS_MAX: usize = 64;
+
+/// Open client connections per shard; one more is accepted and closed at once.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 20_000;
+
+/// Produce bytes a client may have on the way per connection, granted in the Hello reply.
+pub const PRODUCE_CREDIT_BYTES: u64 = 16 * MIB;
+
+/// Fetch response bytes a client may have asked for per connection, granted in the Hello reply.
+pub const FETCH_CREDIT_BYTES: u64 = 64 * MIB;
+
+/// Control requests (metadata, topics, offsets) outstanding per connection.
+pub const CONTROL_CREDIT_REQUESTS: u32 = 64;
+
+/// Cache bytes that sends in progress may hold per shard, as a share of the shard's cache.
+/// Beyond it a stalled send gives up its buffers and resumes by position.
+pub const FETCH_PIN_CACHE_DIVISOR: u64 = 4;
+
+/// Bytes one stalled send may hold before it has to give them up.
+pub const FETCH_PIN_BYTES_PER_CONNECTION_MAX: u64 = 4 * MIB;
+
+/// The first request (Hello) has to arrive within this time after the accept.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection without a request and without a pending fetch is closed after this time.
+pub const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A send that makes no progress for this long closes its connection.
+pub const SLOW_SEND_CLOSE: Duration = Duration::from_secs(30);
+
+/// The longest a graceful stop waits for requests in progress.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Segment sizes: journals start small, double as they grow, and stop at `--segment-bytes`.
+pub const SEGMENT_BYTES_MIN: u64 = catena_core::limits::SEGMENT_BYTES_MIN as u64;
+pub const SEGMENT_BYTES_INITIAL: u64 = 16 * MIB;
+pub const SEGMENT_BYTES_MAX: u64 = catena_core::limits::SEGMENT_BYTES_MAX as u64;
+
+/// No segment is larger than this share of a shard's space budget.
+pub const SEGMENT_SPACE_DIVISOR: u64 = 64;
+
+/// The cache, all shards together: by default 1/8 of memory within these bounds.
+pub const CACHE_MEMORY_DIVISOR: u64 = 8;
+pub const CACHE_BYTES_DEFAULT_MIN: u64 = 64 * MIB;
+pub const CACHE_BYTES_DEFAULT_MAX: u64 = 4 * GIB;
+
+/// The smallest cache a shard works with: a few of the largest blocks.
+pub const CACHE_BYTES_PER_SHARD_MIN: u64 = 8 * MIB;
+
+/// The store's budget by default, as a share of free and already used bytes.
+pub const SPACE_DEFAULT_PERCENT: u64 = 85;
+
+/// The smallest budget per shard: active, prepared, reserved and a few sealed segments.
+pub const SPACE_BYTES_PER_SHARD_MIN: u64 = 16 * SEGMENT_BYTES_MIN;
+
+/// How often the watchdog looks, and after how long without a beat it reports a shard. Executors
+/// beat every 5 ms while they work and every 50 ms while they do not.
+pub const WATCHDOG_PERIOD: Duration = Duration::from_millis(20);
+pub const WATCHDOG_STALL: Duration = Duration::from_millis(200);
+
+/// The admin HTTP server: one request per connection, and nothing of it waits for long.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// The pause after a failed accept (out of descriptors): trying again at once would spin.
+pub const ADMIN_ACCEPT_RETRY: Duration = Duration::from_millis(100);
+pub const ADMIN_REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Log lines waiting for a slow reader of standard error; more are dropped and counted.
+pub const LOG_LINES_WAITING_MAX: usize = 8192;
+
+/// The config file, `store.toml` and the like are read whole; none is ever near this size.
+pub const TEXT_FILE_BYTES_MAX: u64 = MIB;
+
+const _: () = {
+    assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_INITIAL);
+    assert!(SEGMENT_BYTES_INITIAL <= SEGMENT_BYTES_MAX);
+    assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
+    assert!(CACHE_BYTES_PER_SHARD_MIN <= CACHE_BYTES_DEFAULT_MIN);
+    assert!(CACHE_BYTES_DEFAULT_MIN <= CACHE_BYTES_DEFAULT_MAX);
+    assert!(SPACE_DEFAULT_PERCENT < 100);
+    // A watchdog that was not run itself charges a shard with two periods at most.
+    assert!(WATCHDOG_STALL.as_millis() >= 4 * WATCHDOG_PERIOD.as_millis());
+    assert!(ADMIN_HEADER_TIMEOUT.as_millis() < ADMIN_CONNECTION_TIMEOUT.as_millis());
+};

@@ -1,0 +1,120 @@
+use super::*;
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir).expect("the directory can be opened")
+}
+
+fn refusal(dir: &Path) -> StoreError {
+    Store::open(dir).expect_err("the directory has to be refused")
+}
+
+#[test]
+fn identity_is_made_once_and_kept() {
+    let dir = directory();
+    let path = dir.path().join("new/data");
+    let first = open(&path);
+    let (uuid, cluster_id) = (first.uuid, first.cluster_id);
+    assert_ne!(uuid, cluster_id);
+    assert_eq!(first.node, NodeId::new(1));
+    drop(first);
+    let second = open(&path);
+    assert_eq!((second.uuid, second.cluster_id), (uuid, cluster_id));
+    assert_ne!(open(&dir.path().join("other")).uuid, uuid);
+}
+
+#[test]
+fn a_second_broker_is_told_who_holds_the_directory() {
+    let dir = directory();
+    let _store = open(dir.path());
+    let error = refusal(dir.path());
+    let pid = std::process::id();
+    assert!(matches!(error, StoreError::Locked { holder: Some(holder), .. } if holder == pid));
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("in use by process {pid};")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_lock_file_left_by_a_killed_broker_does_not_matter() {
+    let dir = directory();
+    drop(open(dir.path()));
+    fs::write(dir.path().join(LOCK_FILE), "99999999\n").expect("the file can be written");
+    let _store = open(dir.path());
+    let text = fs::read_to_string(dir.path().join(LOCK_FILE)).expect("the file can be read");
+    assert_eq!(text, format!("{}\n", std::process::id()));
+}
+
+#[test]
+fn a_foreign_directory_is_refused_and_left_as_it_is() {
+    let dir = directory();
+    fs::write(dir.path().join("thesis.tex"), "x").expect("the file can be written");
+    let error = refusal(dir.path());
+    assert!(matches!(&error, StoreError::NotEmpty { found, .. } if found == "thesis.tex"));
+    assert!(!dir.path().join(LOCK_FILE).exists());
+}
+
+#[test]
+fn a_fresh_file_system_and_an_interrupted_format_can_be_formatted() {
+    let dir = directory();
+    fs::create_dir(dir.path().join("lost+found")).expect("a directory can be made");
+    fs::write(dir.path().join(LOCK_FILE), "").expect("the file can be written");
+    fs::write(dir.path().join(IDENTITY_TEMPORARY_FILE), "form").expect("the file can be written");
+    let _store = open(dir.path());
+    assert!(!dir.path().join(IDENTITY_TEMPORARY_FILE).exists());
+}
+
+#[test]
+fn a_newer_format_is_refused_with_the_version_it_needs() {
+    let dir = directory();
+    let text = "format = 2\nneeds_version = \"0.7.0\"\nsomething_new = [1, 2]\n";
+    fs::write(dir.path().join(IDENTITY_FILE), text).expect("the file can be written");
+    let error = refusal(dir.path());
+    assert!(matches!(error, StoreError::UnknownFormat { found: 2, .. }));
+    let message = error.to_string();
+    assert!(
+        message.contains("store format 2, which needs Catena 0.7.0 or newer"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_damaged_identity_is_never_replaced() {
+    for text in [
+        "",
+        "format = \"x\"",
+        "format = 1\n",
+        "format = 1\nstore_uuid = \"y\"\n",
+    ] {
+        let dir = directory();
+        let path = dir.path().join(IDENTITY_FILE);
+        fs::write(&path, text).expect("the file can be written");
+        let error = refusal(dir.path());
+        assert!(
+            matches!(error, StoreError::Damaged { .. }),
+            "{text:?}: {error}"
+        );
+        assert_eq!(
+            fs::read_to_string(&path).expect("the file is still there"),
+            text
+        );
+    }
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_named() {
+    let dir = directory();
+    let path = dir.path().join("data");
+    fs::write(&path, "").expect("the file can be written");
+    let message = refusal(&path).to_string();
+    assert!(
+        message.contains("data directory") && message.contains("data"),
+        "{message}"
+    );
+}
