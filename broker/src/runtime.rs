@@ -18,3 +18,6 @@ pub mod file;
 pub mod net;
 pub mod probe;
 pub mod random;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -19,6 +19,8 @@ use glommio::io::{DmaBuffer, ReadResult};
 
 pub use pool::{PoolStats, set_pool_bytes_max, stats};
 pub(in crate::runtime) use write::WriteLease;
+#[cfg(test)]
+pub(in crate::runtime) use write::parked_writes;
 
 /// Smallest buffer class, and the alignment of all of them.
 pub const BUFFER_BYTES_MIN: usize = 4 << 10;
@@ -131,6 +133,23 @@ impl Drop for Buffer {
             // SAFETY: `memory` is taken once, here, and never touched again.
             pool::put(unsafe { ManuallyDrop::take(memory) });
         }
+    }
+}
+
+/// Asks the process's allocator to keep freed memory instead of giving it back to the kernel.
+///
+/// The backend allocates what file reads are read into; without this, a megabyte read costs a
+/// megabyte of page faults. For the whole process, so a program calls it once at start and an
+/// embedded broker does not. Does nothing with allocators other than glibc's.
+pub fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    for (option, bytes) in [
+        (libc::M_MMAP_THRESHOLD, 32 << 20),
+        (libc::M_TRIM_THRESHOLD, 512 << 20),
+    ] {
+        // SAFETY: no pointers; the allocator changes its own settings under its own lock. It
+        // refuses a value it does not like, which is as good as not asking.
+        unsafe { libc::mallopt(option, bytes) };
     }
 }
 

@@ -1,4 +1,4 @@
-//! Executors: one thread, one io_uring reactor, five task queues and a heartbeat.
+//! Executors: one thread, one `io_uring` reactor, five task queues and a heartbeat.
 //!
 //! Invariants: an executor's thread is the only one that polls its tasks; its heartbeat runs for
 //! as long as its main future does; a panic in any of its tasks ends it and is reported as
@@ -8,9 +8,10 @@ mod heartbeat;
 mod task;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -179,22 +180,36 @@ where
     if let Some(core) = config.core {
         pin(&config.name, core)?;
     }
-    let executor = build(config)?;
+    let executor = ManuallyDrop::new(build(config)?);
     let progress = Arc::clone(&config.progress);
-    Ok(executor.run(async move {
-        let context = Context {
-            queues: task::create_queues(),
-            host_cores,
-            in_flight: Cell::new(0),
-        };
-        let _installed = Installed::new(context);
-        let _heartbeat = spawn(Queue::Control, heartbeat::beat(progress));
+    let context = Rc::new(Context {
+        queues: OnceCell::new(),
+        host_cores,
+        tasks: Cell::new(0),
+        in_flight: Cell::new(0),
+    });
+    let installed = Installed::new(Rc::clone(&context));
+    let output = executor.run(async move {
+        let queues = context.queues.set(task::create_queues());
+        assert!(queues.is_ok(), "the queues are made once");
+        let heartbeat = spawn(Queue::Control, heartbeat::beat(progress));
         // A closed channel means the starter is gone; the executor is still wanted.
         let _ = ready.try_send(());
         // Not in the default queue: that one answers only when every other queue has had its
         // turn (192 ms at the median on a busy shard).
-        spawn(Queue::Control, main()).await
-    }))
+        let output = spawn(Queue::Control, main()).await;
+        heartbeat.cancel().await;
+        output
+    });
+    // The backend drops the tasks that are still queued when the executor is dropped, and a
+    // destructor among them that needs the executor then aborts the process. So the rings are
+    // given back only after an orderly end; after a panic or with tasks left they are leaked,
+    // and with them all memory the kernel may still write to.
+    if current().tasks.get() == 0 {
+        drop(ManuallyDrop::into_inner(executor));
+    }
+    drop(installed);
+    Ok(output)
 }
 
 fn build(config: &ExecutorConfig) -> Result<LocalExecutor, RuntimeError> {
@@ -236,10 +251,13 @@ fn panicked(name: String, panic: &(dyn Any + Send)) -> RuntimeError {
 
 /// What the current thread's executor keeps for the other modules of the runtime.
 pub(in crate::runtime) struct Context {
-    queues: task::Queues,
+    /// Set before the first task is spawned.
+    queues: OnceCell<task::Queues>,
     /// Cores the thread could use before it was pinned: helper threads get them back, or they
     /// would compete with the shard for its own core.
     host_cores: Option<CpuSet>,
+    /// Spawned tasks whose futures are not dropped.
+    tasks: Cell<usize>,
     in_flight: Cell<usize>,
 }
 
@@ -251,8 +269,8 @@ thread_local! {
 struct Installed;
 
 impl Installed {
-    fn new(context: Context) -> Self {
-        CONTEXT.with_borrow_mut(|slot| *slot = Some(Rc::new(context)));
+    fn new(context: Rc<Context>) -> Self {
+        CONTEXT.with_borrow_mut(|slot| *slot = Some(context));
         Self
     }
 }

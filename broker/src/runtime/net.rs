@@ -18,6 +18,7 @@ use std::pin::Pin;
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 
+use super::executor::yield_if_needed;
 use super::file::io_error;
 
 /// Most slices one [`Conn::try_send`] passes on (the kernel's `UIO_MAXIOV`); more are left for the
@@ -144,7 +145,8 @@ impl Conn {
     /// Receives at least one byte into `buffer`; 0 means that the peer has finished sending.
     ///
     /// An idle connection holds no memory but `buffer`: wait with one as small as the fixed frame
-    /// prefix and allocate when its contents are known. Cancel-safe.
+    /// prefix and allocate when its contents are known. Yields first if another queue is due, so a
+    /// busy connection cannot hold the executor. Cancel-safe.
     ///
     /// # Errors
     /// What the operating system says.
@@ -153,6 +155,7 @@ impl Conn {
     /// If another task is receiving, or `buffer` is empty.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         assert!(!buffer.is_empty(), "a receive needs room for a byte");
+        yield_if_needed().await;
         match self.try_recv(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             done => return done,

@@ -102,8 +102,9 @@ fn release_parked() {
     drop(done);
 }
 
+/// Abandoned writes whose memory the kernel may still use.
 #[cfg(test)]
-pub(super) fn parked() -> usize {
+pub(in crate::runtime) fn parked_writes() -> usize {
     release_parked();
     PARKED.with_borrow(Vec::len)
 }

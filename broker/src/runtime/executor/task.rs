@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use glommio::{Latency, Shares, TaskQueueHandle};
 
-use super::current;
+use super::{Context as Executor, current};
 use crate::runtime::channel::Notify;
 
 /// A task queue: how soon and how often its tasks run.
@@ -72,10 +72,36 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let handle = current().queues.handle(queue);
-    let task =
-        glommio::spawn_local_into(future, handle).expect("the executor's queues are never removed");
+    let context = current();
+    let handle = context
+        .queues
+        .get()
+        .expect("made before any task")
+        .handle(queue);
+    let alive = Alive::begin(context);
+    let counted = async move {
+        let _alive = alive;
+        future.await
+    };
+    let task = glommio::spawn_local_into(counted, handle)
+        .expect("the executor's queues are never removed");
     Task(task)
+}
+
+/// Counts a task for as long as its future exists.
+struct Alive(Rc<Executor>);
+
+impl Alive {
+    fn begin(executor: Rc<Executor>) -> Self {
+        executor.tasks.set(executor.tasks.get() + 1);
+        Self(executor)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.tasks.set(self.0.tasks.get() - 1);
+    }
 }
 
 /// A spawned task: a future of its result, cancelled on drop.

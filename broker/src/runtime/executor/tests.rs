@@ -1,1 +1,246 @@
-//! Tests.
+use std::cell::Cell;
+use std::future::pending;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::*;
+use crate::runtime::channel;
+use crate::runtime::testing::{run, wait_until};
+
+fn failure_of<Fut>(main: impl FnOnce() -> Fut + Send + 'static) -> String
+where
+    Fut: Future<Output = ()> + 'static,
+{
+    let thread = start(ExecutorConfig::system("shard-7"), main).expect("an executor starts");
+    let ended = thread.join().expect("panics are reported as errors");
+    ended.expect_err("a panic is an error").to_string()
+}
+
+#[test]
+fn the_result_of_main_is_returned() {
+    assert_eq!(run(|| async { 42 }), 42);
+}
+
+#[test]
+fn a_panic_in_main_is_reported_with_its_message() {
+    let message = failure_of(|| async { panic!("the journal latched") });
+    assert_eq!(message, "shard-7 panicked: the journal latched");
+}
+
+#[test]
+fn a_panic_in_a_detached_task_ends_the_executor() {
+    let message = failure_of(|| async {
+        spawn(Queue::Background, async {
+            panic!("block {} is missing", 3)
+        })
+        .detach();
+        pending::<()>().await;
+    });
+    assert_eq!(message, "shard-7 panicked: block 3 is missing");
+}
+
+#[test]
+fn a_core_that_does_not_exist_is_an_error_at_start() {
+    let config = ExecutorConfig::shard("shard-0", Some(1023));
+    let error = start(config, || async {}).expect_err("no host has 1,024 cores");
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot pin shard-0 to core 1023: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_shard_runs_on_the_core_it_is_pinned_to() {
+    let allowed = rustix::thread::sched_getaffinity(None).expect("the mask can be read");
+    let core = (0..CpuSet::MAX_CPU)
+        .find(|core| allowed.is_set(*core))
+        .expect("at least one");
+    let on_core = move || async move {
+        let mask = rustix::thread::sched_getaffinity(None).expect("the mask can be read");
+        (
+            mask.count(),
+            mask.is_set(core),
+            host_cores() == Some(allowed),
+        )
+    };
+    let thread = start(ExecutorConfig::shard("shard-0", Some(core)), on_core);
+    let seen = thread
+        .expect("an executor starts")
+        .join()
+        .expect("no panic")
+        .expect("no error");
+    assert_eq!(seen, (1, true, true));
+}
+
+#[test]
+fn heartbeats_advance_while_idle_and_stop_at_the_end() {
+    let config = ExecutorConfig::system("idle");
+    let progress = Arc::clone(&config.progress);
+    let (stop, stopped) = channel::bounded::<()>(1);
+    let thread = start(config, move || async move { stopped.recv().await });
+    let thread = thread.expect("an executor starts");
+    for beats in [1, 5] {
+        wait_until("the idle executor beats", || progress.beats() >= beats);
+    }
+    drop(stop);
+    thread.join().expect("no panic").expect("no error");
+    let at_end = progress.beats();
+    run(|| clock_ticks(3));
+    assert_eq!(progress.beats(), at_end);
+}
+
+async fn clock_ticks(ticks: u32) {
+    for _ in 0..ticks {
+        crate::runtime::clock::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn a_task_returns_its_result_and_runs_in_every_queue() {
+    let sum = run(|| async {
+        let mut sum = 0;
+        let queues = [
+            Queue::Network,
+            Queue::Journal,
+            Queue::Control,
+            Queue::Cold,
+            Queue::Background,
+        ];
+        for (index, queue) in queues.into_iter().enumerate() {
+            sum += spawn(queue, async move {
+                10_usize.pow(index.try_into().expect("small"))
+            })
+            .await;
+        }
+        sum
+    });
+    assert_eq!(sum, 11_111);
+}
+
+/// Counts when its owner is dropped.
+struct OnDrop(Rc<Cell<u32>>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn dropping_a_task_cancels_it_and_detaching_does_not() {
+    run(|| async {
+        let dropped = Rc::new(Cell::new(0));
+        let guard = OnDrop(Rc::clone(&dropped));
+        let task = spawn(Queue::Control, async move {
+            let _guard = guard;
+            pending::<()>().await;
+        });
+        yield_now().await;
+        assert_eq!(dropped.get(), 0);
+        drop(task);
+        while dropped.get() == 0 {
+            yield_now().await;
+        }
+
+        let (sender, receiver) = channel::oneshot();
+        spawn(Queue::Control, async move {
+            yield_now().await;
+            sender.send(7).expect("the receiver waits");
+        })
+        .detach();
+        assert_eq!(receiver.await, Some(7));
+    });
+}
+
+#[test]
+fn a_cancelled_task_has_dropped_its_future() {
+    run(|| async {
+        let dropped = Rc::new(Cell::new(0));
+        let guard = OnDrop(Rc::clone(&dropped));
+        let task = spawn(Queue::Background, async move {
+            let _guard = guard;
+            pending::<()>().await;
+        });
+        assert_eq!(task.cancel().await, None);
+        assert_eq!(dropped.get(), 1);
+    });
+}
+
+#[test]
+fn tasks_that_are_left_over_do_not_hurt_the_end() {
+    // A queued task that owns another task: its destructor needs the executor.
+    let leave_tasks = || {
+        let owned = spawn(Queue::Background, pending::<()>());
+        spawn(Queue::Background, owned).detach();
+        spawn(Queue::Cold, pending::<()>()).detach();
+    };
+    assert_eq!(
+        run(move || async move {
+            leave_tasks();
+            7
+        }),
+        7
+    );
+    let message = failure_of(move || async move {
+        leave_tasks();
+        panic!("in the middle");
+    });
+    assert_eq!(message, "shard-7 panicked: in the middle");
+}
+
+#[test]
+fn an_orderly_end_gives_the_rings_back() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").expect("procfs").count();
+    run(|| async {});
+    // Other tests of this process open and close descriptors too; twenty leaked executors would
+    // show above their noise in every one of several tries.
+    wait_until("no descriptors leak", || {
+        let before = descriptors();
+        for _ in 0..20 {
+            run(|| async { spawn(Queue::Network, async {}).await });
+        }
+        descriptors() < before + 20
+    });
+}
+
+#[test]
+fn a_tracker_waits_for_every_task() {
+    run(|| async {
+        let tracker = TaskTracker::new();
+        tracker.wait().await;
+        let done = Rc::new(Cell::new(0));
+        for turns in 0..100 {
+            let done = Rc::clone(&done);
+            tracker.spawn(Queue::Background, async move {
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+                done.set(done.get() + 1);
+            });
+        }
+        assert_eq!(tracker.running(), 100);
+        let other = tracker.clone();
+        let waiting = spawn(Queue::Control, async move { other.wait().await });
+        tracker.wait().await;
+        waiting.await;
+        assert_eq!((done.get(), tracker.running()), (100, 0));
+    });
+}
+
+#[test]
+fn a_busy_task_that_yields_lets_timers_through() {
+    run(|| async {
+        let stop = Rc::new(Cell::new(false));
+        let flag = Rc::clone(&stop);
+        let busy = spawn(Queue::Background, async move {
+            while !flag.get() {
+                yield_if_needed().await;
+            }
+        });
+        clock_ticks(3).await;
+        stop.set(true);
+        busy.await;
+    });
+}

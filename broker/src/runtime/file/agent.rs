@@ -5,8 +5,8 @@
 //! seconds and must not hold up a checkpoint. The caller's executor only ever awaits.
 
 use std::fs::{self, File, OpenOptions};
-use std::future::Future;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -202,7 +202,9 @@ fn start_thread(name: String) -> io::Result<flume::Sender<Job>> {
     thread::Builder::new().name(name).spawn(move || {
         unpin(cores.as_ref());
         for job in jobs {
-            job();
+            // The caller learns of a panic, because its result never comes; the other callers
+            // keep their thread.
+            let _ = catch_unwind(AssertUnwindSafe(job));
         }
     })?;
     Ok(sender)
@@ -216,21 +218,18 @@ fn unpin(cores: Option<&CpuSet>) {
 }
 
 /// Hands `work` to a thread and waits for its result.
-fn run<T: Send + 'static>(
+async fn run<T: Send + 'static>(
     jobs: &flume::Sender<Job>,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> impl Future<Output = io::Result<T>> {
+) -> io::Result<T> {
     let (done, result) = oneshot::channel();
     let job: Job = Box::new(move || {
         // The caller may have stopped waiting.
         let _ = done.send(work());
     });
-    let handed_over = jobs.clone().into_send_async(job);
-    async move {
-        let ended = || io::Error::other("the file helper thread has ended (a job panicked)");
-        handed_over.await.map_err(|_| ended())?;
-        result.await.unwrap_or_else(|_| Err(ended()))
-    }
+    let panicked = || io::Error::other("a file job panicked");
+    jobs.send_async(job).await.map_err(|_| panicked())?;
+    result.await.unwrap_or_else(|_| Err(panicked()))
 }
 
 /// Adds the operation and path to an error.
@@ -317,3 +316,6 @@ fn list(path: &Path) -> io::Result<Vec<FileEntry>> {
     entries.sort();
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests;
