@@ -319,3 +319,90 @@ impl FrameStart {
         prefix_bytes.copy_from_slice(&prefix.encode());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(flags: u8, header: &[u8], payload_bytes: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        let correlation = CorrelationId(77);
+        encode_frame(
+            &mut out,
+            Api::Fetch,
+            1,
+            flags,
+            correlation,
+            header,
+            payload_bytes,
+        );
+        out
+    }
+
+    fn prefix_of(frame: &[u8]) -> Result<FramePrefix, FrameError> {
+        FramePrefix::decode(frame.first_chunk().expect("a frame has a prefix"))
+    }
+
+    #[test]
+    fn every_flipped_bit_is_caught() {
+        let whole = frame(1, b"header", 100);
+        for at in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[at / 8] ^= 1 << (at % 8);
+            let verified =
+                prefix_of(&damaged).and_then(|prefix| prefix.verify(&damaged[PREFIX_BYTES..]));
+            assert!(verified.is_err(), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_compared_with_the_limits() {
+        let mut prefix = prefix_of(&frame(0, b"header", 10)).expect("it is inside the limits");
+        assert_eq!(prefix.payload_bytes(), 10);
+        let decode = |prefix: &FramePrefix| FramePrefix::decode(&prefix.encode());
+
+        prefix.length = (16 << 20) + 1;
+        let too_large = FrameError::TooLarge {
+            length: (16 << 20) + 1,
+            max: 16 << 20,
+        };
+        assert_eq!(decode(&prefix), Err(too_large));
+        prefix.flags = FLAG_RESPONSE;
+        assert!(decode(&prefix).is_ok());
+        prefix.length = (64 << 20) + 1;
+        assert!(matches!(decode(&prefix), Err(FrameError::TooLarge { .. })));
+        prefix.length = 29;
+        assert_eq!(
+            decode(&prefix),
+            Err(FrameError::TooShort {
+                length: 29,
+                header_bytes: 6
+            })
+        );
+        prefix.header_bytes = (4 << 20) + 1;
+        assert!(matches!(
+            decode(&prefix),
+            Err(FrameError::HeaderTooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn unknown_apis_and_versions_keep_the_stream_in_step() {
+        let mut prefix = prefix_of(&frame(0, b"header", 10)).expect("it is inside the limits");
+        (prefix.api, prefix.version, prefix.flags, prefix.reserved) = (999, 9, 0x80, 5);
+        prefix.crc = prefix.checksum(b"header");
+        let prefix = FramePrefix::decode(&prefix.encode()).expect("the form is known");
+        assert_eq!(prefix.verify(b"header"), Ok(()));
+        assert_eq!(Api::from_wire(prefix.api), None);
+        assert_eq!(prefix.payload_bytes(), 10);
+    }
+
+    #[test]
+    fn api_numbers_survive() {
+        for number in 0..=10 {
+            let api = Api::from_wire(number).expect("0 to 10 are apis");
+            assert_eq!(api.to_wire(), number);
+        }
+        assert_eq!(Api::from_wire(11), None);
+    }
+}

@@ -107,5 +107,5 @@ const _: () = {
     let nodes = METADATA_NODES_MAX * (HOST_BYTES_MAX + 64);
     let structs = METADATA_PAGE_RANGES_MAX * 24 + METADATA_CHAINS_MAX * 16;
     assert!(topics + nodes + structs <= HEADER_BYTES_MAX);
-    assert!(2 * METADATA_PAGE_TOPICS_MAX + METADATA_NODES_MAX + 1 <= VERIFIER_TABLES_MAX);
+    assert!(2 * METADATA_PAGE_TOPICS_MAX + METADATA_NODES_MAX < VERIFIER_TABLES_MAX);
 };

@@ -220,7 +220,7 @@ fn write_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 /// A record as it lies in the batch, its deltas not yet added to the batch's bases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RawRecord<'a> {
     pub(crate) timestamp_delta: i64,
     pub(crate) offset_delta: Option<u64>,
@@ -251,12 +251,11 @@ impl<'a> RawRecord<'a> {
         };
         let key = take_optional(&mut body, index)?;
         let headers = RecordHeaders::take(&mut body, index)?;
-        let extensions = match attributes & HAS_EXTENSIONS {
-            0 => &[],
-            _ => {
-                let length = read_number(&mut body, index)?;
-                take_bytes(&mut body, length, index)?
-            }
+        let extensions = if attributes & HAS_EXTENSIONS == 0 {
+            &[]
+        } else {
+            let length = read_number(&mut body, index)?;
+            take_bytes(&mut body, length, index)?
         };
         let value = match (attributes & VALUE_IS_NULL != 0, body.is_empty()) {
             (true, true) => None,
@@ -301,7 +300,7 @@ fn take_optional<'a>(bytes: &mut &'a [u8], index: u16) -> Result<Option<&'a [u8]
 }
 
 /// The headers of a record that was read, in order. Already checked: the iterator has no errors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordHeaders<'a> {
     count: usize,
     bytes: &'a [u8],

@@ -169,6 +169,11 @@ impl BatchBuilder {
         self.buffer.len().next_multiple_of(8)
     }
 
+    #[cfg(test)]
+    pub(super) fn unpadded_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Records pushed since the last `finish`.
     pub fn record_count(&self) -> u16 {
         self.record_count

@@ -15,7 +15,7 @@ use crate::limits::DECOMPRESSED_BYTES_MAX;
 use crate::record::{RawRecord, RecordError, RecordHeaders};
 
 /// A record as a consumer sees it. Null (`None`) and empty differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordView<'a> {
     /// The record's offset in its partition.
     pub offset: Offset,

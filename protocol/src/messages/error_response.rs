@@ -31,8 +31,7 @@ impl ErrorResponse {
     }
 
     fn write<'b>(&self, builder: &mut FlatBufferBuilder<'b>) -> WIPOffset<wire::ErrorResponse<'b>> {
-        let cut = self.message.floor_char_boundary(ERROR_MESSAGE_BYTES_MAX);
-        let message = builder.create_string(&self.message[..cut]);
+        let message = builder.create_string(cut_text(&self.message, ERROR_MESSAGE_BYTES_MAX));
         let (code, detail) = (self.code.to_wire(), self.detail);
         let args = wire::ErrorResponseArgs {
             code,
@@ -48,5 +47,27 @@ impl ErrorResponse {
             message: read_text("error message", table.message(), HEADER_BYTES_MAX)?,
             detail: table.detail(),
         })
+    }
+}
+
+/// The longest start of `text` of at most `max` bytes that is whole characters.
+fn cut_text(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(cut_text("abc", 5), "abc");
+        assert_eq!(cut_text("abc", 2), "ab");
+        assert_eq!(cut_text("a\u{20ac}b", 3), "a");
+        assert_eq!(cut_text("a\u{20ac}b", 4), "a\u{20ac}");
+        assert_eq!(cut_text("", 0), "");
     }
 }
