@@ -18,10 +18,10 @@ use thiserror::Error;
 use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 
 /// The version that every envelope carries today.
-pub const ENVELOPE_VERSION: u16 = 1;
+pub(crate) const ENVELOPE_VERSION: u16 = 1;
 
 /// Bytes of an envelope before its body.
-pub const ENVELOPE_BYTES: usize = 20;
+pub(crate) const ENVELOPE_BYTES: usize = 20;
 
 /// Why stored or received state could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -87,18 +87,18 @@ pub(crate) const fn malformed(what: &'static str) -> DecodeError {
 
 /// What [`open_envelope`] found.
 #[derive(Debug)]
-pub struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     /// The count in the header; its meaning belongs to the part.
-    pub count: u32,
+    pub(crate) count: u32,
     /// The body.
-    pub body: Reader<'a>,
+    pub(crate) body: Reader<'a>,
     /// What follows the envelope.
-    pub rest: &'a [u8],
+    pub(crate) rest: &'a [u8],
 }
 
 /// Makes room for an envelope's header at the end of `out`; the body is appended next. Returns
 /// what [`seal_envelope`] wants as `start`.
-pub fn begin_envelope(out: &mut Vec<u8>) -> usize {
+pub(crate) fn begin_envelope(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.resize(start + ENVELOPE_BYTES, 0);
     start
@@ -108,7 +108,7 @@ pub fn begin_envelope(out: &mut Vec<u8>) -> usize {
 ///
 /// # Panics
 /// If the body is 4 GiB or longer: every part has a far lower limit.
-pub fn seal_envelope(out: &mut [u8], start: usize, magic: u32, count: u32) {
+pub(crate) fn seal_envelope(out: &mut [u8], start: usize, magic: u32, count: u32) {
     let body_bytes = u32::try_from(out.len() - start - ENVELOPE_BYTES)
         .expect("a part is limited to far less than 4 GiB");
     let envelope = &mut out[start..];
@@ -126,15 +126,21 @@ pub fn seal_envelope(out: &mut [u8], start: usize, magic: u32, count: u32) {
 /// # Errors
 /// [`DecodeError::Truncated`], [`DecodeError::Magic`], [`DecodeError::Version`],
 /// [`DecodeError::Checksum`], or [`DecodeError::Malformed`] when reserved bytes are set.
-pub fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, DecodeError> {
+pub(crate) fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
     let found = reader.u32("envelope")?;
     if found != magic {
-        return Err(DecodeError::Magic { expected: magic, found });
+        return Err(DecodeError::Magic {
+            expected: magic,
+            found,
+        });
     }
     let version = reader.u16("envelope")?;
     if version != ENVELOPE_VERSION {
-        return Err(DecodeError::Version { newest: ENVELOPE_VERSION, found: version });
+        return Err(DecodeError::Version {
+            newest: ENVELOPE_VERSION,
+            found: version,
+        });
     }
     if reader.u16("envelope")? != 0 {
         return Err(malformed("reserved bytes of an envelope"));
@@ -151,7 +157,11 @@ pub fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, DecodeErr
             found: crc.into(),
         });
     }
-    Ok(Envelope { count, body: Reader::new(body), rest: reader.bytes })
+    Ok(Envelope {
+        count,
+        body: Reader::new(body),
+        rest: reader.bytes,
+    })
 }
 
 fn envelope_crc(head: &[u8], body: &[u8]) -> u32 {
@@ -173,67 +183,77 @@ pub(crate) fn length_u32(length: usize) -> u32 {
 
 /// Reads fields off the front of a byte slice.
 #[derive(Debug, Clone, Copy)]
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     /// Reads from the start of `bytes`.
-    pub const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
-    /// Bytes not yet read.
-    pub const fn left(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The next `length` bytes.
-    pub fn take(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn take(
+        &mut self,
+        length: usize,
+        what: &'static str,
+    ) -> Result<&'a [u8], DecodeError> {
         let Some((head, rest)) = self.bytes.split_at_checked(length) else {
-            return Err(DecodeError::Truncated { what, wanted: length, left: self.bytes.len() });
+            return Err(DecodeError::Truncated {
+                what,
+                wanted: length,
+                left: self.bytes.len(),
+            });
         };
         self.bytes = rest;
         Ok(head)
     }
 
     /// The next `N` bytes.
-    pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], DecodeError> {
         let Some((head, rest)) = self.bytes.split_first_chunk::<N>() else {
-            return Err(DecodeError::Truncated { what, wanted: N, left: self.bytes.len() });
+            return Err(DecodeError::Truncated {
+                what,
+                wanted: N,
+                left: self.bytes.len(),
+            });
         };
         self.bytes = rest;
         Ok(*head)
     }
 
     /// One byte.
-    pub fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
+    pub(crate) fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         Ok(self.array::<1>(what)?[0])
     }
 
     /// A little-endian `u16`.
-    pub fn u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
+    pub(crate) fn u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
         Ok(u16::from_le_bytes(self.array(what)?))
     }
 
     /// A little-endian `u32`.
-    pub fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+    pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
 
     /// A little-endian `u64`.
-    pub fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+    pub(crate) fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
     /// A little-endian `i64`.
-    pub fn i64(&mut self, what: &'static str) -> Result<i64, DecodeError> {
+    pub(crate) fn i64(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         Ok(i64::from_le_bytes(self.array(what)?))
     }
 
     /// A count of entries of at least `entry_bytes_min` bytes each, refused when the bytes that
     /// are left cannot hold so many: a list may be allocated by it.
-    pub fn count(
+    pub(crate) fn count(
         &mut self,
         entry_bytes_min: usize,
         what: &'static str,
@@ -243,7 +263,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks a count read elsewhere as [`Reader::count`] does.
-    pub fn check_count(
+    pub(crate) fn check_count(
         &self,
         count: u32,
         entry_bytes_min: usize,
@@ -253,13 +273,17 @@ impl<'a> Reader<'a> {
         let count_index = index_of(count);
         if count_index > limit {
             let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-            return Err(DecodeError::Limit { what, limit, found: count.into() });
+            return Err(DecodeError::Limit {
+                what,
+                limit,
+                found: count.into(),
+            });
         }
         Ok(count_index)
     }
 
     /// An LEB128 number.
-    pub fn varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+    pub(crate) fn varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8(what)?;
@@ -276,18 +300,22 @@ impl<'a> Reader<'a> {
     }
 
     /// An LEB128 number that must fit in 32 bits.
-    pub fn varint_u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
+    pub(crate) fn varint_u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         u32::try_from(self.varint(what)?).map_err(|_| malformed(what))
     }
 
     /// A signed number in zigzag LEB128.
-    pub fn zigzag(&mut self, what: &'static str) -> Result<i64, DecodeError> {
+    pub(crate) fn zigzag(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         let value = self.varint(what)?;
         Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
     }
 
     /// A string of `u16` length, at most `bytes_max` bytes.
-    pub fn string(&mut self, bytes_max: usize, what: &'static str) -> Result<String, DecodeError> {
+    pub(crate) fn string(
+        &mut self,
+        bytes_max: usize,
+        what: &'static str,
+    ) -> Result<String, DecodeError> {
         let length = usize::from(self.u16(what)?);
         if length > bytes_max {
             let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
@@ -299,7 +327,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A flag byte, 0 or 1.
-    pub fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
+    pub(crate) fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
         match self.u8(what)? {
             0 => Ok(false),
             1 => Ok(true),
@@ -308,41 +336,60 @@ impl<'a> Reader<'a> {
     }
 
     /// A flag and, when it is set, a `u64`.
-    pub fn optional_u64(&mut self, what: &'static str) -> Result<Option<u64>, DecodeError> {
-        if self.flag(what)? { self.u64(what).map(Some) } else { Ok(None) }
+    pub(crate) fn optional_u64(&mut self, what: &'static str) -> Result<Option<u64>, DecodeError> {
+        if self.flag(what)? {
+            self.u64(what).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// A topic and a partition.
-    pub fn topic_partition(&mut self, what: &'static str) -> Result<TopicPartition, DecodeError> {
+    pub(crate) fn topic_partition(
+        &mut self,
+        what: &'static str,
+    ) -> Result<TopicPartition, DecodeError> {
         let topic = TopicId(self.u32(what)?);
         let partition = PartitionId(self.u32(what)?);
         Ok(TopicPartition { topic, partition })
     }
 
     /// An offset.
-    pub fn offset(&mut self, what: &'static str) -> Result<Offset, DecodeError> {
+    pub(crate) fn offset(&mut self, what: &'static str) -> Result<Offset, DecodeError> {
         self.u64(what).map(Offset)
     }
 
     /// A position in a journal.
-    pub fn journal_pos(&mut self, what: &'static str) -> Result<JournalPos, DecodeError> {
+    pub(crate) fn journal_pos(&mut self, what: &'static str) -> Result<JournalPos, DecodeError> {
         let segment = SegmentSeq(self.u32(what)?);
         let offset = self.u32(what)?;
         Ok(JournalPos { segment, offset })
     }
 
     /// The place of a block.
-    pub fn block_location(&mut self, what: &'static str) -> Result<BlockLocation, DecodeError> {
+    pub(crate) fn block_location(
+        &mut self,
+        what: &'static str,
+    ) -> Result<BlockLocation, DecodeError> {
         let journal = JournalId(self.u16(what)?);
         let segment = SegmentSeq(self.u32(what)?);
         let offset = self.u32(what)?;
         let bytes = self.u32(what)?;
-        Ok(BlockLocation { journal, segment, offset, bytes })
+        Ok(BlockLocation {
+            journal,
+            segment,
+            offset,
+            bytes,
+        })
     }
 
     /// Refuses bytes that nothing has read.
-    pub fn finish(&self, what: &'static str) -> Result<(), DecodeError> {
-        if self.bytes.is_empty() { Ok(()) } else { Err(malformed(what)) }
+    pub(crate) fn finish(&self, what: &'static str) -> Result<(), DecodeError> {
+        if self.bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(malformed(what))
+        }
     }
 }
 
@@ -438,7 +485,7 @@ mod tests {
             let mut reader = Reader::new(&out);
             prop_assert_eq!(reader.varint("v").expect("valid"), value);
             prop_assert_eq!(reader.zigzag("v").expect("valid"), signed);
-            prop_assert_eq!(reader.left(), 0);
+            prop_assert!(reader.finish("v").is_ok());
         }
 
         #[test]
@@ -459,7 +506,7 @@ mod tests {
             seal_envelope(&mut out, start, 7, 3);
             let opened = open_envelope(&out, 7).expect("just sealed");
             prop_assert_eq!(opened.count, 3);
-            prop_assert_eq!(opened.body.left(), body.len());
+            prop_assert_eq!(opened.body.bytes, &body[..]);
             let at = at % out.len();
             out[at] ^= 1 << bit;
             prop_assert!(open_envelope(&out, 7).is_err());
@@ -469,8 +516,14 @@ mod tests {
     #[test]
     fn a_count_beyond_the_bytes_is_refused_before_allocating() {
         let bytes = u32::MAX.to_le_bytes();
-        let refused = Reader::new(&bytes).count(8, "rows").expect_err("no rows follow");
-        let limit = DecodeError::Limit { what: "rows", limit: 0, found: u32::MAX.into() };
+        let refused = Reader::new(&bytes)
+            .count(8, "rows")
+            .expect_err("no rows follow");
+        let limit = DecodeError::Limit {
+            what: "rows",
+            limit: 0,
+            found: u32::MAX.into(),
+        };
         assert_eq!(refused, limit);
     }
 

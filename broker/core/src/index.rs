@@ -81,7 +81,10 @@ impl MemIndex {
     /// If the extent is empty or starts before the end of the newest one: the log hands out
     /// offsets in order, so that would be a bug.
     pub fn insert(&mut self, tp: TopicPartition, extent: Extent) {
-        assert!(extent.base_offset < extent.end_offset, "{tp}: an empty extent {extent:?}");
+        assert!(
+            extent.base_offset < extent.end_offset,
+            "{tp}: an empty extent {extent:?}"
+        );
         let generation = self.generation;
         let recent = self.partitions.entry(tp).or_default();
         if let Some(newest) = recent.extents.last() {
@@ -110,12 +113,16 @@ impl MemIndex {
 
     /// The first extent that holds a record with a timestamp of at least `timestamp_ms`.
     pub fn floor_time(&self, tp: TopicPartition, timestamp_ms: i64) -> Option<&Extent> {
-        self.extents(tp).iter().find(|extent| extent.max_timestamp_ms >= timestamp_ms)
+        self.extents(tp)
+            .iter()
+            .find(|extent| extent.max_timestamp_ms >= timestamp_ms)
     }
 
     /// All extents of a partition that are in memory, in offset order.
     pub fn extents(&self, tp: TopicPartition) -> &[Extent] {
-        self.partitions.get(&tp).map_or(&[], |recent| &recent.extents)
+        self.partitions
+            .get(&tp)
+            .map_or(&[], |recent| &recent.extents)
     }
 
     /// Memory held, in bytes, counted by capacity.
@@ -138,7 +145,10 @@ impl MemIndex {
     /// # Panics
     /// If there is a frozen part already: one run is written at a time.
     pub fn freeze(&mut self) {
-        assert!(!self.has_frozen, "the previous frozen part is not in a run yet");
+        assert!(
+            !self.has_frozen,
+            "the previous frozen part is not in a run yet"
+        );
         self.generation = self.generation.wrapping_add(1);
         self.has_frozen = true;
     }
@@ -152,7 +162,9 @@ impl MemIndex {
             if recent.generation != generation {
                 return false;
             }
-            recent.extents.drain(..crate::codec::index_of(recent.frozen));
+            recent
+                .extents
+                .drain(..crate::codec::index_of(recent.frozen));
             recent.frozen = 0;
             // A partition that had a burst must not keep its memory for ever; one that is busy
             // would only allocate again.
@@ -170,7 +182,9 @@ impl MemIndex {
 
     /// The frozen extents, in order of partition and offset.
     pub fn frozen_sorted(&self) -> impl Iterator<Item = (TopicPartition, &[Extent])> {
-        self.frozen_partitions().into_iter().map(|tp| (tp, self.frozen_of(tp)))
+        self.frozen_partitions()
+            .into_iter()
+            .map(|tp| (tp, self.frozen_of(tp)))
     }
 
     /// The partitions that have frozen extents, in order. Lets a long run be written in slices:
@@ -200,7 +214,9 @@ impl MemIndex {
         let Some(recent) = self.partitions.get_mut(&tp) else {
             return Vec::new();
         };
-        let dead = recent.extents.partition_point(|extent| extent.end_offset <= log_start);
+        let dead = recent
+            .extents
+            .partition_point(|extent| extent.end_offset <= log_start);
         if dead == recent.extents.len() {
             return self.forget(tp);
         }

@@ -11,11 +11,19 @@
 
 pub mod admission;
 pub mod block;
+pub mod checkpoint;
+pub mod codec;
 pub mod entry;
 pub mod group;
 pub mod ids;
+pub mod index;
 mod layout;
 pub mod ledger;
 pub mod limits;
+pub mod log;
+pub mod metadata;
+pub mod producer;
+pub mod recover;
+pub mod retention;
 pub mod scan;
 pub mod segment;

@@ -95,7 +95,11 @@ impl RunBuilder {
             self.begin();
         } else {
             let after = (self.state.tp, self.state.end_offset) <= (tp, extent.base_offset);
-            assert!(after, "extents of a run come in order, {tp} at {}", extent.base_offset);
+            assert!(
+                after,
+                "extents of a run come in order, {tp} at {}",
+                extent.base_offset
+            );
         }
         let used = self.bytes.len();
         encode_extent(&mut self.bytes, &self.state, self.extents == 0, tp, extent);
@@ -123,7 +127,13 @@ impl RunBuilder {
         let last = (self.state.tp, self.state.end_offset);
         let extents = std::mem::take(&mut self.extents);
         self.state = Previous::default();
-        Some(BuiltPage { bytes, first, last, max_timestamp_ms: self.max_timestamp_ms, extents })
+        Some(BuiltPage {
+            bytes,
+            first,
+            last,
+            max_timestamp_ms: self.max_timestamp_ms,
+            extents,
+        })
     }
 
     fn begin(&mut self) {
@@ -152,7 +162,11 @@ impl RunPage {
         if bytes.len() > INDEX_PAGE_BYTES_MAX {
             let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             let limit = u64::try_from(INDEX_PAGE_BYTES_MAX).unwrap_or(u64::MAX);
-            return Err(DecodeError::Limit { what: "index page bytes", limit, found });
+            return Err(DecodeError::Limit {
+                what: "index page bytes",
+                limit,
+                found,
+            });
         }
         let envelope = codec::open_envelope(bytes, PAGE_MAGIC)?;
         let mut body = envelope.body;
@@ -160,7 +174,10 @@ impl RunPage {
         if count == 0 || !envelope.rest.is_empty() {
             return Err(malformed("index page"));
         }
-        let mut page = Self { extents: Vec::with_capacity(count), partitions: Vec::new() };
+        let mut page = Self {
+            extents: Vec::with_capacity(count),
+            partitions: Vec::new(),
+        };
         let mut previous = Previous::default();
         for index in 0..envelope.count {
             let (tp, extent) = decode_extent(&mut body, &previous, index == 0)?;
@@ -188,7 +205,10 @@ impl RunPage {
     pub fn extents(&self, tp: TopicPartition, from: Offset) -> impl Iterator<Item = Extent> {
         let of_partition = match self.partitions.binary_search_by_key(&tp, |(tp, _)| *tp) {
             Ok(index) => {
-                let end = self.partitions.get(index + 1).map_or(self.extents.len(), start_index);
+                let end = self
+                    .partitions
+                    .get(index + 1)
+                    .map_or(self.extents.len(), start_index);
                 &self.extents[start_index(&self.partitions[index])..end]
             }
             Err(_) => &[],
@@ -200,7 +220,9 @@ impl RunPage {
     /// The extent at `index` in the page's order, with its partition.
     pub fn get(&self, index: usize) -> Option<(TopicPartition, Extent)> {
         let extent = *self.extents.get(index)?;
-        let partition = self.partitions.partition_point(|entry| start_index(entry) <= index);
+        let partition = self
+            .partitions
+            .partition_point(|entry| start_index(entry) <= index);
         Some((self.partitions[partition - 1].0, extent))
     }
 
@@ -212,7 +234,10 @@ impl RunPage {
     /// Partition and end offset of the last extent.
     pub fn last(&self) -> RunKey {
         let last_partition = self.partitions.last().expect("a page is not empty").0;
-        (last_partition, self.extents.last().expect("a page is not empty").end_offset)
+        (
+            last_partition,
+            self.extents.last().expect("a page is not empty").end_offset,
+        )
     }
 }
 
@@ -232,7 +257,10 @@ struct Previous {
 impl Default for Previous {
     fn default() -> Self {
         Self {
-            tp: TopicPartition { topic: TopicId(0), partition: PartitionId(0) },
+            tp: TopicPartition {
+                topic: TopicId(0),
+                partition: PartitionId(0),
+            },
             end_offset: Offset(0),
             block: BlockLocation {
                 journal: JournalId(0),
@@ -264,20 +292,36 @@ fn encode_extent(
     extent: &Extent,
 ) {
     let new_partition = first || tp != previous.tp;
-    let previous_end = if new_partition { 0 } else { previous.end_offset.get() };
+    let previous_end = if new_partition {
+        0
+    } else {
+        previous.end_offset.get()
+    };
     let gap = extent.base_offset.get() - previous_end;
     let (block, before) = (extent.block, previous.block);
     let mut flags = 0;
     flags |= if new_partition { NEW_PARTITION } else { 0 };
     flags |= if gap > 0 { GAP } else { 0 };
-    flags |= if block.journal == before.journal { 0 } else { NEW_JOURNAL };
-    flags |= if block.segment == before.segment { 0 } else { NEW_SEGMENT };
+    flags |= if block.journal == before.journal {
+        0
+    } else {
+        NEW_JOURNAL
+    };
+    flags |= if block.segment == before.segment {
+        0
+    } else {
+        NEW_SEGMENT
+    };
     let same_block = block.offset == before.offset && block.bytes == before.bytes;
     flags |= if same_block { 0 } else { NEW_BLOCK };
     out.put_u8(flags);
     if new_partition {
         let topic_delta = tp.topic.get() - previous.tp.topic.get();
-        let partition_from = if topic_delta == 0 { previous.tp.partition.get() } else { 0 };
+        let partition_from = if topic_delta == 0 {
+            previous.tp.partition.get()
+        } else {
+            0
+        };
         out.put_varint(topic_delta.into());
         out.put_varint((tp.partition.get() - partition_from).into());
     }
@@ -297,7 +341,11 @@ fn encode_extent(
     }
     out.put_varint(extent.offset_in_block.into());
     out.put_varint(extent.bytes.into());
-    out.put_zigzag(extent.max_timestamp_ms.wrapping_sub(previous.max_timestamp_ms));
+    out.put_zigzag(
+        extent
+            .max_timestamp_ms
+            .wrapping_sub(previous.max_timestamp_ms),
+    );
 }
 
 fn decode_extent(
@@ -316,10 +364,18 @@ fn decode_extent(
         tp = decode_partition(body, previous.tp, first)?;
         previous_end = 0;
     }
-    let gap = if flags & GAP == 0 { 0 } else { body.varint("offset gap")? };
+    let gap = if flags & GAP == 0 {
+        0
+    } else {
+        body.varint("offset gap")?
+    };
     let length = body.varint("extent length")?;
-    let base_offset = previous_end.checked_add(gap).ok_or(malformed("base offset"))?;
-    let end_offset = base_offset.checked_add(length).ok_or(malformed("end offset"))?;
+    let base_offset = previous_end
+        .checked_add(gap)
+        .ok_or(malformed("base offset"))?;
+    let end_offset = base_offset
+        .checked_add(length)
+        .ok_or(malformed("end offset"))?;
     if length == 0 || end_offset > OFFSET_MAX {
         return Err(malformed("end offset"));
     }
@@ -345,10 +401,23 @@ fn decode_partition(
 ) -> Result<TopicPartition, DecodeError> {
     let topic_delta = body.varint_u32("topic")?;
     let partition_delta = body.varint_u32("partition")?;
-    let topic = previous.topic.get().checked_add(topic_delta).ok_or(malformed("topic"))?;
-    let from = if topic_delta == 0 { previous.partition.get() } else { 0 };
-    let partition = from.checked_add(partition_delta).ok_or(malformed("partition"))?;
-    let tp = TopicPartition { topic: TopicId(topic), partition: PartitionId(partition) };
+    let topic = previous
+        .topic
+        .get()
+        .checked_add(topic_delta)
+        .ok_or(malformed("topic"))?;
+    let from = if topic_delta == 0 {
+        previous.partition.get()
+    } else {
+        0
+    };
+    let partition = from
+        .checked_add(partition_delta)
+        .ok_or(malformed("partition"))?;
+    let tp = TopicPartition {
+        topic: TopicId(topic),
+        partition: PartitionId(partition),
+    };
     if !first && tp <= previous {
         return Err(malformed("order of partitions"));
     }

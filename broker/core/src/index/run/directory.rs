@@ -119,7 +119,11 @@ impl RunDirectory {
     /// Any [`DecodeError`]; pages out of order are malformed.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (directory, rest) = Self::decode_front(bytes)?;
-        if rest.is_empty() { Ok(directory) } else { Err(malformed("bytes after a directory")) }
+        if rest.is_empty() {
+            Ok(directory)
+        } else {
+            Err(malformed("bytes after a directory"))
+        }
     }
 
     /// Decodes the directory at the start of `bytes`; returns what follows it.
@@ -139,13 +143,26 @@ impl RunDirectory {
             pages.push(page);
         }
         body.finish("bytes after the pages of a run")?;
-        Ok((Self { pages, extents, bytes: total_bytes }, envelope.rest))
+        Ok((
+            Self {
+                pages,
+                extents,
+                bytes: total_bytes,
+            },
+            envelope.rest,
+        ))
     }
 }
 
 fn decode_entry(body: &mut Reader<'_>) -> Result<PageEntry, DecodeError> {
-    let first = (body.topic_partition("first extent")?, body.offset("first extent")?);
-    let last = (body.topic_partition("last extent")?, body.offset("last extent")?);
+    let first = (
+        body.topic_partition("first extent")?,
+        body.offset("first extent")?,
+    );
+    let last = (
+        body.topic_partition("last extent")?,
+        body.offset("last extent")?,
+    );
     let max_timestamp_ms = body.i64("page timestamp")?;
     let block = body.block_location("page block")?;
     let offset_in_block = body.u32("page offset")?;
@@ -153,6 +170,15 @@ fn decode_entry(body: &mut Reader<'_>) -> Result<PageEntry, DecodeError> {
     if body.u32("reserved bytes of a page entry")? != 0 {
         return Err(malformed("reserved bytes of a page entry"));
     }
-    let place = PagePlace { block, offset_in_block, bytes };
-    Ok(PageEntry { first, last, max_timestamp_ms, place })
+    let place = PagePlace {
+        block,
+        offset_in_block,
+        bytes,
+    };
+    Ok(PageEntry {
+        first,
+        last,
+        max_timestamp_ms,
+        place,
+    })
 }

@@ -1,0 +1,275 @@
+//! Merging index runs: which runs, and the merge itself, one page per run in memory at a time.
+//!
+//! Invariant: the output holds every live extent of the inputs once, in order. Sans-IO: the merger
+//! says which page it needs and is given its bytes; any thread.
+
+use catena_protocol::ids::{Offset, TopicPartition};
+use thiserror::Error;
+
+use super::run::{BuiltPage, RunBuilder, RunDirectory, RunKey, RunPage};
+use crate::codec::DecodeError;
+use crate::ids::{JournalId, SegmentSeq};
+use crate::limits::{RUN_MERGE_FAN_IN, RUN_TIER_BYTES_MIN};
+
+/// Chooses the runs to merge, size-tiered: runs whose sizes lie within a factor of the fan-in form
+/// a tier, and a tier with a full fan-in is merged, the lowest first, its oldest runs first.
+///
+/// Returns indexes into `runs`, ascending, or `None` when no tier is full. So a journal holds at
+/// most fan-in minus one runs per tier, and each extent is rewritten once per tier.
+pub fn merge_plan(runs: &[RunDirectory]) -> Option<Vec<usize>> {
+    let mut tiers: Vec<Vec<usize>> = Vec::new();
+    for (index, run) in runs.iter().enumerate() {
+        let tier = tier_of(run.bytes);
+        if tiers.len() <= tier {
+            tiers.resize_with(tier + 1, Vec::new);
+        }
+        tiers[tier].push(index);
+    }
+    let mut full = tiers
+        .into_iter()
+        .find(|tier| tier.len() >= RUN_MERGE_FAN_IN)?;
+    full.truncate(RUN_MERGE_FAN_IN);
+    Some(full)
+}
+
+/// The runs that have a page in `segment`, as indexes into `runs`: merging them (or rewriting the
+/// only one) frees the segment of its pages.
+pub fn runs_in_segment(
+    runs: &[RunDirectory],
+    journal: JournalId,
+    segment: SegmentSeq,
+) -> Vec<usize> {
+    let in_segment = |run: &RunDirectory| {
+        run.pages
+            .iter()
+            .any(|page| page.place.block.journal == journal && page.place.block.segment == segment)
+    };
+    (0..runs.len())
+        .filter(|index| in_segment(&runs[*index]))
+        .collect()
+}
+
+fn tier_of(bytes: u64) -> usize {
+    let fan_in = u64::try_from(RUN_MERGE_FAN_IN).expect("a small number");
+    let mut tier = 0;
+    let mut limit = RUN_TIER_BYTES_MIN;
+    while bytes > limit {
+        limit = limit.saturating_mul(fan_in);
+        tier += 1;
+    }
+    tier
+}
+
+/// What a merge wants next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MergeStep {
+    /// Read page `page` of input `run` and pass it to [`RunMerger::supply`].
+    NeedPage {
+        /// Index of the input, in the order given to [`RunMerger::new`].
+        run: usize,
+        /// Index of the page in that input's directory.
+        page: usize,
+    },
+    /// A page of the output, to be written in order.
+    Page(BuiltPage),
+    /// Everything is merged.
+    Done,
+}
+
+/// Why a merge cannot go on. The inputs stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MergeError {
+    /// A page could not be decoded.
+    #[error("page {page} of input {run}: {error}")]
+    Page {
+        /// Index of the input.
+        run: usize,
+        /// Index of the page.
+        page: usize,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// The page is not the one the directory names: a misdirected read or write.
+    #[error("page {page} of input {run} spans {found:?}, the directory says {expected:?}")]
+    Misplaced {
+        /// Index of the input.
+        run: usize,
+        /// Index of the page.
+        page: usize,
+        /// First and last key in the directory.
+        expected: (RunKey, RunKey),
+        /// First and last key in the page.
+        found: (RunKey, RunKey),
+    },
+    /// A page was supplied that was not asked for.
+    #[error("input {run} needs no page now")]
+    NotNeeded {
+        /// Index of the input.
+        run: usize,
+    },
+    /// Two inputs hold extents of which one contains only a part of the other.
+    #[error("{tp}: extent at {base_offset} begins before the end {end_offset} of another")]
+    Overlap {
+        /// The partition.
+        tp: TopicPartition,
+        /// Where the second extent begins.
+        base_offset: Offset,
+        /// Where the first ends.
+        end_offset: Offset,
+    },
+}
+
+#[derive(Debug)]
+struct Input {
+    pages: Vec<(RunKey, RunKey)>,
+    /// The page in memory or, when there is none, the page needed next.
+    page_index: usize,
+    page: Option<RunPage>,
+    extent_index: usize,
+}
+
+impl Input {
+    fn needs_page(&self) -> bool {
+        self.page.is_none() && self.page_index < self.pages.len()
+    }
+
+    fn key(&self) -> Option<RunKey> {
+        let (tp, extent) = self.page.as_ref()?.get(self.extent_index)?;
+        Some((tp, extent.base_offset))
+    }
+
+    fn advance(&mut self) {
+        self.extent_index += 1;
+        if self
+            .page
+            .as_ref()
+            .is_some_and(|page| self.extent_index == page.len())
+        {
+            self.page = None;
+            self.page_index += 1;
+            self.extent_index = 0;
+        }
+    }
+}
+
+/// Merges runs into one. `live(tp, end_offset)` says whether an extent is still wanted; it must
+/// not be when the partition is gone or starts at or above `end_offset`.
+///
+/// ```
+/// use catena_core::index::merge::{MergeStep, RunMerger};
+/// use catena_core::index::run::RunDirectory;
+///
+/// let empty = RunDirectory::default();
+/// let mut merger = RunMerger::new(&[&empty], |_, _| true);
+/// assert_eq!(merger.poll(), Ok(MergeStep::Done));
+/// ```
+#[derive(Debug)]
+pub struct RunMerger<F> {
+    inputs: Vec<Input>,
+    live: F,
+    builder: RunBuilder,
+    last: Option<RunKey>,
+}
+
+impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
+    /// Starts a merge of `runs`, the oldest first. Where two hold the same extent, the newer run's
+    /// is kept.
+    pub fn new(runs: &[&RunDirectory], live: F) -> Self {
+        let input = |run: &&RunDirectory| Input {
+            pages: run
+                .pages
+                .iter()
+                .map(|page| (page.first, page.last))
+                .collect(),
+            page_index: 0,
+            page: None,
+            extent_index: 0,
+        };
+        let inputs = runs.iter().map(input).collect();
+        Self {
+            inputs,
+            live,
+            builder: RunBuilder::default(),
+            last: None,
+        }
+    }
+
+    /// The next step. A step of at most one output page's work.
+    ///
+    /// # Errors
+    /// [`MergeError::Overlap`]; the merge is then abandoned.
+    pub fn poll(&mut self) -> Result<MergeStep, MergeError> {
+        loop {
+            if let Some(run) = self.inputs.iter().position(Input::needs_page) {
+                return Ok(MergeStep::NeedPage {
+                    run,
+                    page: self.inputs[run].page_index,
+                });
+            }
+            let Some((tp, extent)) = self.pop_smallest() else {
+                return Ok(self
+                    .builder
+                    .finish()
+                    .map_or(MergeStep::Done, MergeStep::Page));
+            };
+            if let Some((last_tp, last_end)) = self.last
+                && last_tp == tp
+                && extent.base_offset < last_end
+            {
+                if extent.end_offset <= last_end {
+                    continue;
+                }
+                let base_offset = extent.base_offset;
+                return Err(MergeError::Overlap {
+                    tp,
+                    base_offset,
+                    end_offset: last_end,
+                });
+            }
+            if !(self.live)(tp, extent.end_offset) {
+                continue;
+            }
+            self.last = Some((tp, extent.end_offset));
+            if let Some(page) = self.builder.push(tp, &extent) {
+                return Ok(MergeStep::Page(page));
+            }
+        }
+    }
+
+    /// Takes the bytes of the page that [`MergeStep::NeedPage`] asked for.
+    ///
+    /// # Errors
+    /// Any [`MergeError`] but `Overlap`; nothing changes and the page is still needed.
+    pub fn supply(&mut self, run: usize, bytes: &[u8]) -> Result<(), MergeError> {
+        let Some(input) = self.inputs.get_mut(run).filter(|input| input.needs_page()) else {
+            return Err(MergeError::NotNeeded { run });
+        };
+        let page = input.page_index;
+        let decoded =
+            RunPage::decode(bytes).map_err(|error| MergeError::Page { run, page, error })?;
+        let (expected, found) = (input.pages[page], (decoded.first(), decoded.last()));
+        if expected != found {
+            return Err(MergeError::Misplaced {
+                run,
+                page,
+                expected,
+                found,
+            });
+        }
+        input.page = Some(decoded);
+        Ok(())
+    }
+
+    /// Takes the extent with the smallest key; of equal keys the newest run's, which lets the
+    /// older ones be skipped as contained.
+    fn pop_smallest(&mut self) -> Option<(TopicPartition, super::Extent)> {
+        let keys = self.inputs.iter().enumerate().rev();
+        let (index, _) = keys
+            .filter_map(|(index, input)| Some((index, input.key()?)))
+            .min_by_key(|(_, key)| *key)?;
+        let input = &mut self.inputs[index];
+        let smallest = input.page.as_ref()?.get(input.extent_index);
+        input.advance();
+        smallest
+    }
+}
