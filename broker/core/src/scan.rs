@@ -46,7 +46,11 @@ pub struct ScanInput {
 pub enum ScanStep {
     /// Read `bytes` at `offset` of the segment's file (both multiples of 4 KiB, at most 1 MiB),
     /// then call [`JournalScan::supply`] or [`JournalScan::read_failed`].
-    Read { segment: SegmentSeq, offset: u32, bytes: u32 },
+    Read {
+        segment: SegmentSeq,
+        offset: u32,
+        bytes: u32,
+    },
     /// The scan is over.
     Done(ScanOutcome),
 }
@@ -76,9 +80,16 @@ impl ScanOutcome {
     /// cut before it writes that header, because the header states that everything below `end` is
     /// flushed.
     pub fn previous(&self) -> Option<PreviousSegment> {
-        let JournalPos { segment, offset: end } = self.end;
+        let JournalPos {
+            segment,
+            offset: end,
+        } = self.end;
         let last_block_crc = self.last_block_crc;
-        (segment > SegmentSeq(0)).then_some(PreviousSegment { segment, end, last_block_crc })
+        (segment > SegmentSeq(0)).then_some(PreviousSegment {
+            segment,
+            end,
+            last_block_crc,
+        })
     }
 
     /// The segment to open next. Recovery never writes to one that it has scanned.
@@ -174,8 +185,11 @@ impl JournalScan {
         let group_seq_max = input.ledger.map_or(0, |slot| slot.group_seq);
         let journal = input.journal;
         let plan = plan::plan(input);
-        let outcome =
-            ScanOutcome { end: plan.floor, unlinked: plan.unlinked, ..ScanOutcome::default() };
+        let outcome = ScanOutcome {
+            end: plan.floor,
+            unlinked: plan.unlinked,
+            ..ScanOutcome::default()
+        };
         Self {
             journal,
             parts: plan.parts,
@@ -187,12 +201,19 @@ impl JournalScan {
     }
 
     /// What is wanted now. Asking again without an answer gives the same step.
-    #[expect(clippy::should_implement_trait, reason = "a scan is answered between its steps")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a scan is answered between its steps"
+    )]
     pub fn next(&mut self) -> ScanStep {
         loop {
             if let Some(walk) = &self.walk {
                 if let Some((offset, bytes)) = walk.wanted() {
-                    return ScanStep::Read { segment: walk.segment(), offset, bytes };
+                    return ScanStep::Read {
+                        segment: walk.segment(),
+                        offset,
+                        bytes,
+                    };
                 }
                 self.end_segment();
             }

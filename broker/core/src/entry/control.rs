@@ -176,11 +176,16 @@ mod tests {
         let trim = Trim {
             tp,
             log_start: Offset(0x0102_0304_0506_0708),
+            dropped_bytes: 0x0203,
+            first_timestamp_ms: -2,
         };
+        let bytes = trim.encode();
         assert_eq!(
-            trim.encode(),
+            bytes[..16],
             [7, 0, 0, 0, 9, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]
         );
+        assert_eq!(bytes[16..24], [3, 2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[24..], [0xfe, 255, 255, 255, 255, 255, 255, 255]);
         assert_eq!(Trim::decode(&trim.encode()), Ok(trim));
         let drop = DropTopic {
             topic: TopicId(258),

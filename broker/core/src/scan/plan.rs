@@ -48,15 +48,26 @@ pub(super) struct Plan {
 
 /// Plans the scan.
 pub(super) fn plan(input: ScanInput) -> Plan {
-    let ScanInput { mut segments, ledger, start, .. } = input;
+    let ScanInput {
+        mut segments,
+        ledger,
+        start,
+        ..
+    } = input;
     let ledger_end = ledger.map_or(JournalPos::default(), |slot| slot.flushed);
     let floor = align_up(ledger_end.max(start.unwrap_or_default()));
     let first = start.unwrap_or_default().segment;
     segments.retain(|header| header.segment >= first);
     segments.sort_by_key(|header| header.segment);
 
-    let mut plan = Plan { parts: VecDeque::new(), unlinked: Vec::new(), floor };
-    let newest = segments.last().map_or(SegmentSeq(0), |header| header.segment);
+    let mut plan = Plan {
+        parts: VecDeque::new(),
+        unlinked: Vec::new(),
+        floor,
+    };
+    let newest = segments
+        .last()
+        .map_or(SegmentSeq(0), |header| header.segment);
     if newest < floor.segment {
         plan.missing(newest.next().max(first), floor);
     }
@@ -66,7 +77,9 @@ pub(super) fn plan(input: ScanInput) -> Plan {
             Link::Newest if header.segment < floor.segment => SpanEnd::Lost,
             Link::Newest => {
                 let here = floor.segment == header.segment;
-                SpanEnd::Open { flushed: if here { floor.offset } else { 0 } }
+                SpanEnd::Open {
+                    flushed: if here { floor.offset } else { 0 },
+                }
             }
             Link::To(Some(named)) if header.segment == named.segment => SpanEnd::Recorded(named),
             Link::To(Some(named)) if header.segment < named.segment => {
@@ -83,7 +96,8 @@ pub(super) fn plan(input: ScanInput) -> Plan {
             _ => SEGMENT_HEADER_BYTES,
         };
         let from = (from - from % BLOCK_ALIGN_U32).max(SEGMENT_HEADER_BYTES);
-        plan.parts.push_front(Part::Span(Span { header, from, end }));
+        plan.parts
+            .push_front(Part::Span(Span { header, from, end }));
         link = Link::To(header.previous);
     }
     // Without a start, what came before the oldest file may have been freed.
@@ -113,8 +127,15 @@ impl Plan {
     /// Notes, in front of what is planned so far, that the segments from `first` up to `end` are
     /// not there.
     fn missing(&mut self, first: SegmentSeq, end: JournalPos) {
-        let what = Damage::SegmentMissing { through: end.segment };
-        let range = CorruptRange { segment: first, start: 0, end: end.offset, what };
+        let what = Damage::SegmentMissing {
+            through: end.segment,
+        };
+        let range = CorruptRange {
+            segment: first,
+            start: 0,
+            end: end.offset,
+            what,
+        };
         self.parts.push_front(Part::Missing(range));
     }
 }
@@ -122,5 +143,8 @@ impl Plan {
 /// Positions on disk are aligned; one that is not can only be a bug, and must not stop the scan.
 fn align_up(at: JournalPos) -> JournalPos {
     let offset = at.offset.checked_next_multiple_of(BLOCK_ALIGN_U32);
-    JournalPos::new(at.segment, offset.unwrap_or(u32::MAX - (BLOCK_ALIGN_U32 - 1)))
+    JournalPos::new(
+        at.segment,
+        offset.unwrap_or(u32::MAX - (BLOCK_ALIGN_U32 - 1)),
+    )
 }

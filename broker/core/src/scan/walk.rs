@@ -6,8 +6,8 @@
 
 use super::plan::{Span, SpanEnd};
 use super::{CorruptRange, CorruptRanges, Damage, TornTail};
-use crate::block::{BlockError, BlockHeader, BlockView, check_block_crc, parse_block};
 use crate::block::plausible_length;
+use crate::block::{BlockError, BlockHeader, BlockView, check_block_crc, parse_block};
 use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use crate::layout::{to_u32, to_usize};
 use crate::limits::{BLOCK_ALIGN, BLOCK_ALIGN_U32, SCAN_READ_BYTES_MAX};
@@ -38,8 +38,12 @@ pub(super) struct Walk {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// `looked`: F is final.
-    Forward { looked: bool },
-    Ahead { at: u32 },
+    Forward {
+        looked: bool,
+    },
+    Ahead {
+        at: u32,
+    },
     Ended,
 }
 
@@ -212,9 +216,20 @@ impl Walk {
         }
         self.close_damage(at, corrupt);
         let (journal, segment) = (self.journal, self.segment());
-        visit(BlockLocation { journal, segment, offset: at, bytes: length }, &view);
+        visit(
+            BlockLocation {
+                journal,
+                segment,
+                offset: at,
+                bytes: length,
+            },
+            &view,
+        );
         self.cursor += length;
-        self.last = Some(LastBlock { end: self.cursor, header: *view.header() });
+        self.last = Some(LastBlock {
+            end: self.cursor,
+            header: *view.header(),
+        });
         self.group_seq_max = self.group_seq_max.max(view.header().group_seq);
         None
     }
@@ -224,7 +239,12 @@ impl Walk {
         for body in view.damaged_batches() {
             let start = self.cursor + body.offset_in_block;
             let end = start + body.bytes;
-            corrupt.push(CorruptRange { segment: self.segment(), start, end, what: body.into() });
+            corrupt.push(CorruptRange {
+                segment: self.segment(),
+                start,
+                end,
+                what: body.into(),
+            });
         }
     }
 
@@ -241,7 +261,11 @@ impl Walk {
                 self.trace_end = self.trace_end.max(Some(end));
                 self.phase = Phase::Ahead { at: end };
             }
-            Found::Good(_) => self.phase = Phase::Ahead { at: at + BLOCK_ALIGN_U32 },
+            Found::Good(_) => {
+                self.phase = Phase::Ahead {
+                    at: at + BLOCK_ALIGN_U32,
+                }
+            }
             Found::Bad(damage) => self.bad(damage),
         }
         None
@@ -261,7 +285,14 @@ impl Walk {
         };
         if length > self.limit - at {
             let available = to_usize(self.limit - at);
-            return Found::Bad(BlockError::Length { length, used: 0, available }.into());
+            return Found::Bad(
+                BlockError::Length {
+                    length,
+                    used: 0,
+                    available,
+                }
+                .into(),
+            );
         }
         if to_usize(length) > window.len() {
             return Found::NeedsBytes(length);
@@ -274,7 +305,8 @@ impl Walk {
 
     /// Whether a header is of a group before the last one that counts.
     fn is_behind(&self, header: &BlockHeader) -> bool {
-        self.last.is_some_and(|last| header.group_seq < last.header.group_seq)
+        self.last
+            .is_some_and(|last| header.group_seq < last.header.group_seq)
     }
 
     /// Checks what a block cannot know by itself.
@@ -324,8 +356,10 @@ impl Walk {
     /// Remembers that a bad block is one of this segment's life and not what was there before.
     fn note_trace(&mut self, at: u32, damage: &Damage) {
         use BlockError::{Misplaced, NoBlock, Version};
-        let foreign =
-            matches!(damage, Damage::Head(NoBlock | Version { .. } | Misplaced { .. }));
+        let foreign = matches!(
+            damage,
+            Damage::Head(NoBlock | Version { .. } | Misplaced { .. })
+        );
         if !foreign {
             self.trace_end = self.trace_end.max(Some(at.saturating_add(BLOCK_ALIGN_U32)));
         }
@@ -334,7 +368,12 @@ impl Walk {
     /// Ends the damage that the cursor was stepping over, if any.
     fn close_damage(&mut self, end: u32, corrupt: &mut CorruptRanges) {
         if let Some((start, what)) = self.damage.take() {
-            corrupt.push(CorruptRange { segment: self.segment(), start, end, what });
+            corrupt.push(CorruptRange {
+                segment: self.segment(),
+                start,
+                end,
+                what,
+            });
         }
     }
 
