@@ -21,7 +21,7 @@ mod view;
 mod writer;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
 use crc32fast::Hasher;

@@ -101,8 +101,11 @@ mod tests {
 
     const SMALL: usize = 10_000;
 
+    /// When it starts, its requests, its bytes.
+    type Group = (u64, u32, usize);
+
     /// Runs groups of (start, requests, bytes), each over before the next, and decides after them.
-    fn decide_after(groups: &[(u64, u32, usize)], now_us: u64) -> Start {
+    fn decide_after(groups: &[Group], now_us: u64) -> Start {
         let mut policy = GroupPolicy::new();
         for &(start_us, requests, bytes) in groups {
             policy.on_group_start(start_us, requests, bytes);
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn groups_are_spaced_only_after_two_small_busy_ones() {
-        let table: &[(&[(u64, u32, usize)], u64, Start)] = &[
+        let table: &[(&[Group], u64, Start)] = &[
             (&[], 0, Start::Now),
             (&[(0, 16, SMALL)], 100, Start::Now),
             (&[(0, 16, SMALL), (100, 16, SMALL)], 200, Start::At(600)),

@@ -24,6 +24,16 @@ number!(u32_at, put_u32, u32);
 number!(u64_at, put_u64, u64);
 number!(i64_at, put_i64, i64);
 
+/// Bytes as golden tests write them.
+#[cfg(test)]
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a string takes everything");
+        out
+    })
+}
+
 /// A length or offset inside a block or segment as the formats store it.
 ///
 /// # Panics

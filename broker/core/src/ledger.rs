@@ -96,6 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::layout::hex;
 
     const JOURNAL: JournalId = JournalId(3);
 
@@ -123,11 +124,7 @@ mod tests {
         let page = slot(0x0102).encode();
         let expected = "436174656e614c67010000000300000002010000000000000700000000200000\
              0b00000000000000";
-        let found: String = page[..40]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        assert_eq!(found, expected);
+        assert_eq!(hex(&page[..40]), expected);
         assert!(page[40..CRC_AT].iter().all(|&byte| byte == 0));
         assert_eq!(u32_at(&page, CRC_AT), crc32fast::hash(&page[..CRC_AT]));
         assert_eq!(LedgerSlot::decode(&page), Some(slot(0x0102)));

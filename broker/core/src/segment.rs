@@ -156,6 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::layout::hex;
 
     fn header() -> SegmentHeader {
         SegmentHeader {
@@ -179,11 +180,7 @@ mod tests {
         let expected = "436174656e61536701000000020000003031323334353637383961626364656605000000\
              0000000188776655443322110068e5cf8b010000\
              010000000400000000000100d4c3b2a1";
-        let found: String = page[..72]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        assert_eq!(found, expected);
+        assert_eq!(hex(&page[..72]), expected);
         assert!(page[72..CRC_AT].iter().all(|&byte| byte == 0));
         assert_eq!(u32_at(&page, CRC_AT), crc32fast::hash(&page[..CRC_AT]));
     }

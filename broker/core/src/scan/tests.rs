@@ -423,7 +423,7 @@ fn a_segment_without_a_header_is_named() {
         end: lost_end,
         what,
     };
-    assert_eq!(scanned.outcome.corrupt, [range.clone()]);
+    assert_eq!(scanned.outcome.corrupt, std::slice::from_ref(&range));
     // The same for the newest segment, when the ledger knows of it.
     image.lose_segment(3);
     image.set_ledger(at(2, lost_end));
