@@ -11,9 +11,9 @@
 //!
 //! `crc` covers the segment's salt (8 bytes, little-endian), header bytes 0..60, then the 48-byte
 //! header of each entry. An entry's header holds a crc over the entry's heads, and those hold the
-//! crcs of the batch bodies, so the block crc stands for the whole block while every payload byte is
-//! hashed once. The salt is drawn anew whenever a segment file is reused: a block that an earlier
-//! life of the file left behind can never pass.
+//! crcs of the batch bodies, so the block crc stands for the whole block while every payload byte
+//! is hashed once. The salt is drawn anew whenever a segment file is reused: a block that an
+//! earlier life of the file left behind can never pass.
 //!
 //! Writing is on a shard's hot path; nothing here allocates but the row lists handed back.
 

@@ -1,7 +1,8 @@
 //! The header page of a segment file.
 //!
 //! ```text
-//!    0 magic [8]            8 version u16       10 flags u16        12 journal u16  14 reserved u16
+//!    0 magic [8]            8 version u16       10 flags u16
+//!   12 journal u16         14 reserved u16
 //!   16 store_uuid [16]     32 segment u32       36 segment_bytes u32
 //!   40 salt u64            48 created_ms i64
 //!   56 has_previous u32    60 previous_segment u32
