@@ -42,8 +42,15 @@ fn main() -> Result<ExitCode> {
     if check {
         let same = fs::read(generated.join(CODE))? == code
             && fs::read_to_string(generated.join(STAMP))? == stamp;
-        println!("generated code and schema {}", if same { "agree" } else { "DIFFER" });
-        return Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        println!(
+            "generated code and schema {}",
+            if same { "agree" } else { "DIFFER" }
+        );
+        return Ok(if same {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     fs::write(generated.join(CODE), code)?;
     fs::write(generated.join(STAMP), stamp)?;
@@ -63,13 +70,18 @@ fn generate(schema: &Path, out: &Path) -> Result<()> {
 
 /// The text of the stamp; the test `generated_code_belongs_to_the_schema` computes the same.
 fn stamp(schema: &Path, code: &[u8]) -> Result<String> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(schema)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut files: Vec<PathBuf> = fs::read_dir(schema)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "fbs"));
     files.sort();
     let mut crc = crc32fast::Hasher::new();
     for file in files {
         crc.update(&fs::read(file)?);
     }
-    Ok(format!("schema {:08x}\ncode {:08x}\n", crc.finalize(), crc32fast::hash(code)))
+    Ok(format!(
+        "schema {:08x}\ncode {:08x}\n",
+        crc.finalize(),
+        crc32fast::hash(code)
+    ))
 }
