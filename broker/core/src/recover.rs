@@ -134,3 +134,6 @@ impl FrameSummary {
         summary
     }
 }
+
+#[cfg(test)]
+mod tests;

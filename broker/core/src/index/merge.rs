@@ -273,3 +273,6 @@ impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
         smallest
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -455,4 +455,4 @@ fn rotated(value: u32) -> i64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
