@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use rustix::thread::CpuSet;
@@ -192,12 +193,15 @@ where
     let output = executor.run(async move {
         let queues = context.queues.set(task::create_queues());
         assert!(queues.is_ok(), "the queues are made once");
+        let at_start = heartbeat::backstops(Duration::ZERO);
         let heartbeat = spawn(Queue::Control, heartbeat::beat(progress));
         // A closed channel means the starter is gone; the executor is still wanted.
         let _ = ready.try_send(());
         // Not in the default queue: that one answers only when every other queue has had its
         // turn (192 ms at the median on a busy shard).
         let output = spawn(Queue::Control, main()).await;
+        drop(at_start);
+        let _at_end = heartbeat::backstops(Duration::ZERO);
         heartbeat.cancel().await;
         output
     });
