@@ -5,11 +5,20 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod boot;
+pub mod cache;
 pub mod config;
+pub mod control;
+pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+mod port;
 pub mod runtime;
+pub mod server;
+pub mod shard;
+pub mod signals;
+pub mod startup;
 pub mod status;
 pub mod store;
 pub mod watchdog;

@@ -14,8 +14,11 @@ pub const SHARDS_MAX: usize = 64;
 /// Open client connections per shard; one more is accepted and closed at once.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 20_000;
 
+/// Descriptors a shard keeps besides its connections: rings, segments, spares, directories.
+pub const DESCRIPTORS_PER_SHARD: usize = 1_000;
+
 /// Produce bytes a client may have on the way per connection, granted in the Hello reply.
-pub const PRODUCE_CREDIT_BYTES: u64 = 16 * MIB;
+pub const PRODUCE_CREDIT_BYTES: usize = 16 << 20;
 
 /// Fetch response bytes a client may have asked for per connection, granted in the Hello reply.
 pub const FETCH_CREDIT_BYTES: u64 = 64 * MIB;
@@ -25,7 +28,7 @@ pub const CONTROL_CREDIT_REQUESTS: u32 = 64;
 
 /// Cache bytes that sends in progress may hold per shard, as a share of the shard's cache.
 /// Beyond it a stalled send gives up its buffers and resumes by position.
-pub const FETCH_PIN_CACHE_DIVISOR: u64 = 4;
+pub const FETCH_PIN_CACHE_DIVISOR: usize = 4;
 
 /// Bytes one stalled send may hold before it has to give them up.
 pub const FETCH_PIN_BYTES_PER_CONNECTION_MAX: u64 = 4 * MIB;
@@ -41,6 +44,9 @@ pub const SLOW_SEND_CLOSE: Duration = Duration::from_secs(30);
 
 /// The longest a graceful stop waits for requests in progress.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A stop that was asked for by a signal and is not done by then ends at once.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Segment sizes: journals start small, double as they grow, and stop at `--segment-bytes`.
 pub const SEGMENT_BYTES_MIN: u64 = catena_core::limits::SEGMENT_BYTES_MIN as u64;
@@ -83,12 +89,75 @@ pub const LOG_LINES_WAITING_MAX: usize = 8192;
 /// The config file, `store.toml` and the like are read whole; none is ever near this size.
 pub const TEXT_FILE_BYTES_MAX: u64 = MIB;
 
+/// A produce request of at least this size is received straight into its own block.
+pub const IN_PLACE_BYTES_MIN: usize = 128 << 10;
+
+/// Produce bytes that may wait on a shard before it stops reading from producers.
+pub const PRODUCE_PENDING_BYTES_MAX: usize = 128 << 20;
+
+/// A frame that has begun must make progress within this time.
+pub const FRAME_PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest `Hello`.
+pub const HELLO_BYTES_MAX: usize = 64 << 10;
+
+/// Payload of one fetch response at the most, whatever the client asks for.
+pub const FETCH_RESPONSE_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes queued on a connection before its fetch sessions wait.
+pub const FETCH_QUEUED_BYTES_MAX: usize = 4 << 20;
+
+/// Fetch sessions of one connection, and requests of one session that may wait.
+pub const FETCH_SESSIONS_PER_CONNECTION_MAX: usize = 64;
+pub const FETCH_REQUESTS_PER_SESSION_MAX: usize = 4;
+
+/// Extents that a session looks ahead per partition when it reads.
+pub const FETCH_EXTENTS_AHEAD: usize = 64;
+
+/// Slices below this size are gathered by copying; larger ones are sent from where they are.
+pub const GATHER_SLICE_BYTES_MAX: usize = 4 << 10;
+
+/// Chunks of old data read ahead of a reader.
+pub const READ_AHEAD_CHUNKS: usize = 3;
+
+/// Gaps between wanted blocks up to this size are read along.
+pub const READ_GAP_BYTES_MAX: u32 = 64 << 10;
+
+/// A run of the index is written when so much journal is not covered by one, or its memory is used.
+pub const INDEX_JOURNAL_BYTES_MAX: u64 = 64 * MIB;
+pub const INDEX_MEMORY_BYTES_MAX: usize = 16 << 20;
+
+/// Pages of a run that are written at once.
+pub const INDEX_PAGES_IN_FLIGHT: usize = 32;
+
+/// A checkpoint is taken after so much journal, or after so long if anything changed.
+pub const CHECKPOINT_JOURNAL_BYTES_MAX: u64 = 256 * MIB;
+pub const CHECKPOINT_INTERVAL_US: u64 = 30_000_000;
+
+/// Extents that retention looks at in one step, per partition.
+pub const RETENTION_EXTENTS_PER_STEP: usize = 4096;
+
+/// State of idempotent producers per shard; the least recently used beyond it are dropped.
+pub const PRODUCER_ROWS_BYTES_MAX: usize = 64 << 20;
+
+/// Producer ids that a shard takes from the control plane at once.
+pub const PRODUCER_IDS_PER_BLOCK: u32 = 1000;
+
+/// Messages that may wait for a shard or for the control plane.
+pub const SHARD_MESSAGES_MAX: usize = 1024;
+
+/// The metadata journal: its segments, its budget, and how many commands a restart replays.
+pub const METADATA_SEGMENT_BYTES: u32 = 4 << 20;
+pub const METADATA_SPACE_BYTES: u64 = 256 * MIB;
+pub const METADATA_COMMANDS_PER_SNAPSHOT: u32 = 1000;
+
 const _: () = {
     assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_INITIAL);
     assert!(SEGMENT_BYTES_INITIAL <= SEGMENT_BYTES_MAX);
     assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
     assert!(CACHE_BYTES_PER_SHARD_MIN <= CACHE_BYTES_DEFAULT_MIN);
     assert!(CACHE_BYTES_DEFAULT_MIN <= CACHE_BYTES_DEFAULT_MAX);
+    assert!(DRAIN_TIMEOUT.as_millis() * 2 <= STOP_TIMEOUT.as_millis());
     assert!(SPACE_DEFAULT_PERCENT < 100);
     // A watchdog that was not run itself charges a shard with two periods at most.
     assert!(WATCHDOG_STALL.as_millis() >= 4 * WATCHDOG_PERIOD.as_millis());

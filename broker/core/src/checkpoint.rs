@@ -30,10 +30,10 @@ pub use section::{ChainSection, LostRange, PartitionRow, ProducerEntry};
 
 use section::CHAIN_SECTION_MAGIC;
 
-/// Magic of the head: "CtCp".
+/// Magic of the head: `CtCp`.
 pub const CHECKPOINT_MAGIC: u32 = u32::from_le_bytes(*b"CtCp");
 
-/// Magic of the end: "CtCe".
+/// Magic of the end: `CtCe`.
 pub const CHECKPOINT_END_MAGIC: u32 = u32::from_le_bytes(*b"CtCe");
 
 const SEGMENT_USE_BYTES: usize = 14;

@@ -4,24 +4,17 @@
 //! Invariant: a [`Reader`] never reads past its bytes and never panics; every list is read through
 //! [`Reader::count`], which bounds the allocation by the bytes that are really there. Plain
 //! functions, any thread.
-//!
-//! Every part that stands alone travels in an *envelope*:
-//!
-//! ```text
-//! 0 magic u32 | 4 version u16 | 6 reserved u16 = 0 | 8 body_bytes u32 | 12 count u32
-//! 16 crc u32: CRC-32 of bytes 0..16 and the body | 20 body
-//! ```
+
+mod envelope;
+mod put;
 
 use catena_protocol::ids::{Offset, PartitionId, TopicId, TopicPartition};
 use thiserror::Error;
 
 use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 
-/// The version that every envelope carries today.
-pub(crate) const ENVELOPE_VERSION: u16 = 1;
-
-/// Bytes of an envelope before its body.
-pub(crate) const ENVELOPE_BYTES: usize = 20;
+pub(crate) use envelope::{ENVELOPE_BYTES, begin_envelope, open_envelope, seal_envelope};
+pub(crate) use put::Put;
 
 /// Why stored or received state could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -83,92 +76,6 @@ pub enum DecodeError {
 /// Shorthand for a malformed part.
 pub(crate) const fn malformed(what: &'static str) -> DecodeError {
     DecodeError::Malformed { what }
-}
-
-/// What [`open_envelope`] found.
-#[derive(Debug)]
-pub(crate) struct Envelope<'a> {
-    /// The count in the header; its meaning belongs to the part.
-    pub(crate) count: u32,
-    /// The body.
-    pub(crate) body: Reader<'a>,
-    /// What follows the envelope.
-    pub(crate) rest: &'a [u8],
-}
-
-/// Makes room for an envelope's header at the end of `out`; the body is appended next. Returns
-/// what [`seal_envelope`] wants as `start`.
-pub(crate) fn begin_envelope(out: &mut Vec<u8>) -> usize {
-    let start = out.len();
-    out.resize(start + ENVELOPE_BYTES, 0);
-    start
-}
-
-/// Fills in the header of the envelope that began at `start` and ends with `out`.
-///
-/// # Panics
-/// If the body is 4 GiB or longer: every part has a far lower limit.
-pub(crate) fn seal_envelope(out: &mut [u8], start: usize, magic: u32, count: u32) {
-    let body_bytes = u32::try_from(out.len() - start - ENVELOPE_BYTES)
-        .expect("a part is limited to far less than 4 GiB");
-    let envelope = &mut out[start..];
-    envelope[0..4].copy_from_slice(&magic.to_le_bytes());
-    envelope[4..6].copy_from_slice(&ENVELOPE_VERSION.to_le_bytes());
-    envelope[6..8].copy_from_slice(&0u16.to_le_bytes());
-    envelope[8..12].copy_from_slice(&body_bytes.to_le_bytes());
-    envelope[12..16].copy_from_slice(&count.to_le_bytes());
-    let crc = envelope_crc(&envelope[..16], &envelope[ENVELOPE_BYTES..]);
-    envelope[16..20].copy_from_slice(&crc.to_le_bytes());
-}
-
-/// Reads the envelope at the start of `bytes`, with its checksum.
-///
-/// # Errors
-/// [`DecodeError::Truncated`], [`DecodeError::Magic`], [`DecodeError::Version`],
-/// [`DecodeError::Checksum`], or [`DecodeError::Malformed`] when reserved bytes are set.
-pub(crate) fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let found = reader.u32("envelope")?;
-    if found != magic {
-        return Err(DecodeError::Magic {
-            expected: magic,
-            found,
-        });
-    }
-    let version = reader.u16("envelope")?;
-    if version != ENVELOPE_VERSION {
-        return Err(DecodeError::Version {
-            newest: ENVELOPE_VERSION,
-            found: version,
-        });
-    }
-    if reader.u16("envelope")? != 0 {
-        return Err(malformed("reserved bytes of an envelope"));
-    }
-    let body_bytes = index_of(reader.u32("envelope")?);
-    let count = reader.u32("envelope")?;
-    let expected = reader.u32("envelope")?;
-    let body = reader.take(body_bytes, "envelope body")?;
-    let crc = envelope_crc(&bytes[..16], body);
-    if crc != expected {
-        return Err(DecodeError::Checksum {
-            what: "envelope",
-            expected: expected.into(),
-            found: crc.into(),
-        });
-    }
-    Ok(Envelope {
-        count,
-        body: Reader::new(body),
-        rest: reader.bytes,
-    })
-}
-
-fn envelope_crc(head: &[u8], body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(head);
-    hasher.update(body);
-    hasher.finalize()
 }
 
 /// A `u32` as an index; every target has at least 32 bits.
@@ -390,83 +297,6 @@ impl<'a> Reader<'a> {
         } else {
             Err(malformed(what))
         }
-    }
-}
-
-/// Appends fields to a byte vector; the mirror of [`Reader`].
-pub(crate) trait Put {
-    fn put(&mut self, bytes: &[u8]);
-
-    fn put_u8(&mut self, value: u8) {
-        self.put(&[value]);
-    }
-
-    fn put_u16(&mut self, value: u16) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn put_u32(&mut self, value: u32) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn put_u64(&mut self, value: u64) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn put_i64(&mut self, value: i64) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn put_varint(&mut self, mut value: u64) {
-        while value > 0x7f {
-            self.put_u8(0x80 | u8::try_from(value & 0x7f).expect("seven bits fit in a byte"));
-            value >>= 7;
-        }
-        self.put_u8(u8::try_from(value).expect("the loop left at most seven bits"));
-    }
-
-    fn put_zigzag(&mut self, value: i64) {
-        self.put_varint(((value << 1) ^ (value >> 63)).cast_unsigned());
-    }
-
-    fn put_string(&mut self, value: &str) {
-        let length = u16::try_from(value.len()).expect("limits keep strings below 64 KiB");
-        self.put_u16(length);
-        self.put(value.as_bytes());
-    }
-
-    fn put_flag(&mut self, value: bool) {
-        self.put_u8(u8::from(value));
-    }
-
-    fn put_optional_u64(&mut self, value: Option<u64>) {
-        self.put_flag(value.is_some());
-        if let Some(value) = value {
-            self.put_u64(value);
-        }
-    }
-
-    fn put_topic_partition(&mut self, value: TopicPartition) {
-        self.put_u32(value.topic.get());
-        self.put_u32(value.partition.get());
-    }
-
-    fn put_journal_pos(&mut self, value: JournalPos) {
-        self.put_u32(value.segment.0);
-        self.put_u32(value.offset);
-    }
-
-    fn put_block_location(&mut self, value: BlockLocation) {
-        self.put_u16(value.journal.0);
-        self.put_u32(value.segment.0);
-        self.put_u32(value.offset);
-        self.put_u32(value.bytes);
-    }
-}
-
-impl Put for Vec<u8> {
-    fn put(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
     }
 }
 

@@ -23,15 +23,18 @@
 //! assert!(state.chain_of(tp).is_some());
 //! ```
 
+mod apply;
 mod command;
 mod refusal;
 mod snapshot;
 mod state;
+mod validate;
 
+pub use apply::Outcome;
 pub use command::Command;
 pub use refusal::{NameFault, Refusal, check_topic_name};
 pub use snapshot::SNAPSHOT_MAGIC;
-pub use state::{Class, MetadataState, Outcome, ShardLayout, Topic};
+pub use state::{Class, MetadataState, ShardLayout, Topic};
 
 /// The class that every cluster has.
 pub const CLASS_DEFAULT: &str = "default";

@@ -18,7 +18,7 @@ use super::{AdminAddress, ByteSize, Config, CoreChoice, HostPort};
         (--data-dir is CATENA_DATA_DIR) and, except --config, in the config file under its name \
         without the dashes. A flag wins over the environment, the environment over the file.\n\n\
         Exit codes: 0 stopped cleanly, 1 failed, 2 bad configuration, 3 data directory refused, \
-        4 host refused, 5 stopped at once by a second signal."
+        4 host refused, 5 stopped at once (second signal, or the stop took too long)."
 )]
 pub struct Args {
     #[command(flatten)]

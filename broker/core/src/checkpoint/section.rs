@@ -27,7 +27,7 @@ use crate::ids::Lsn;
 use crate::limits::{EPOCH_HISTORY_MAX, OFFSET_MAX};
 use crate::producer::{PRODUCER_ROW_BYTES, ProducerRow};
 
-/// Magic of a chain's section: "CtCs".
+/// Magic of a chain's section: `CtCs`.
 pub(super) const CHAIN_SECTION_MAGIC: u32 = u32::from_le_bytes(*b"CtCs");
 
 const EPOCH_BYTES: usize = 12;

@@ -31,7 +31,7 @@ use crate::limits::{INDEX_PAGE_BYTES_MAX, OFFSET_MAX};
 
 pub use directory::{PageEntry, PagePlace, RunDirectory};
 
-/// Magic of a page: "CtIp".
+/// Magic of a page: `CtIp`.
 pub const PAGE_MAGIC: u32 = u32::from_le_bytes(*b"CtIp");
 
 /// The smallest encoded extent: flags and five one-byte numbers.

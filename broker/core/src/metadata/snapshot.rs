@@ -22,7 +22,7 @@ use super::state::{Chain, Class, MetadataState, ShardLayout, Topic};
 use crate::codec::{self, DecodeError, Put, Reader, malformed};
 use crate::limits::{PARTITION_RANGES_PER_TOPIC_MAX, PARTITIONS_PER_TOPIC_MAX};
 
-/// Magic of a snapshot: "CtMs".
+/// Magic of a snapshot: `CtMs`.
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CtMs");
 
 const CLASS_BYTES_MIN: usize = 16;

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::Reader;
 
 const SLOT: PartitionSlot = PartitionSlot(3);
 

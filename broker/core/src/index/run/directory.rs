@@ -21,7 +21,7 @@ use super::RunKey;
 use crate::codec::{self, DecodeError, Put, Reader, malformed};
 use crate::ids::{BlockLocation, JournalId, SegmentSeq};
 
-/// Magic of a directory: "CtId".
+/// Magic of a directory: `CtId`.
 pub const DIRECTORY_MAGIC: u32 = u32::from_le_bytes(*b"CtId");
 
 const PAGE_ENTRY_BYTES: usize = 66;

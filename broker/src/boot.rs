@@ -1,0 +1,182 @@
+//! What the shards of a node start from: which checkpoints count and which journals are read.
+//!
+//! Normally each shard reads its own journal from its own checkpoint. When the number of shards has
+//! changed (or the broker died before every shard had a checkpoint of the new layout), chains are
+//! dealt anew: then every checkpoint and every journal counts, for each chain the newest section,
+//! and each shard gets all index runs. Runs on the control executor and, for the dealing, on the
+//! thread that starts the broker.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use catena_core::checkpoint::{ChainSection, ShardCheckpoint};
+use catena_core::ids::{JournalId, JournalPos};
+use catena_core::index::run::RunDirectory;
+use catena_core::metadata::{MetadataState, ShardLayout};
+use catena_core::recover::FrameSummary;
+use catena_protocol::ids::{ChainId, ShardId};
+
+use crate::control::METADATA_JOURNAL;
+use crate::runtime::file::FileAgent;
+use crate::shard::checkpointer;
+use crate::shard::files::journal_dir;
+use crate::shard::owner_of;
+
+/// What is known before any journal is read.
+#[derive(Debug, Clone)]
+pub struct BootPlan {
+    /// How chains are dealt now.
+    pub layout: ShardLayout,
+    /// Topics and chain epochs.
+    pub metadata: MetadataState,
+    /// The newest checkpoint of each journal, none for one that has none.
+    pub checkpoints: BTreeMap<JournalId, Option<ShardCheckpoint>>,
+    /// Whether every shard has a checkpoint of this layout, so that older journals need no reading.
+    pub settled: bool,
+}
+
+/// What one shard found in a journal.
+#[derive(Debug)]
+pub struct ScannedFrames {
+    /// The frames that count, in journal order.
+    pub frames: Vec<FrameSummary>,
+}
+
+/// What one shard starts from.
+#[derive(Debug)]
+pub struct ShardInput {
+    /// Its chains as of their newest checkpoint.
+    pub sections: Vec<ChainSection>,
+    /// The frames of its chains that were read back, by chain and LSN.
+    pub frames: Vec<FrameSummary>,
+    /// The index runs that it may need.
+    pub runs: Vec<RunDirectory>,
+}
+
+impl BootPlan {
+    /// Reads the newest checkpoint of every journal.
+    pub async fn read(
+        agent: &FileAgent,
+        journals: &Path,
+        store_uuid: [u8; 16],
+        metadata: MetadataState,
+    ) -> io::Result<BootPlan> {
+        let layout = metadata.layout();
+        let mut ids: Vec<JournalId> = (0..layout.shards).map(JournalId::new).collect();
+        for entry in agent.list(journals).await? {
+            let id = entry.name.parse().ok().map(JournalId::new);
+            ids.extend(id.filter(|id| *id != METADATA_JOURNAL && id.get() >= layout.shards));
+        }
+        let mut checkpoints = BTreeMap::new();
+        for id in ids {
+            let dir = journal_dir(journals, id);
+            checkpoints.insert(
+                id,
+                checkpointer::load_newest(agent, &dir, store_uuid).await?,
+            );
+        }
+        let is_current = |checkpoint: &Option<ShardCheckpoint>| {
+            checkpoint.as_ref().is_some_and(|checkpoint| {
+                checkpoint.layout_generation == layout.generation
+                    && checkpoint.shard_count == layout.shards
+            })
+        };
+        let settled = checkpoints
+            .iter()
+            .filter(|(id, _)| id.get() < layout.shards)
+            .all(|(_, checkpoint)| is_current(checkpoint));
+        Ok(BootPlan {
+            layout,
+            metadata,
+            checkpoints,
+            settled,
+        })
+    }
+
+    /// The journals that a shard reads back: its own, and older ones when nothing is settled.
+    pub fn journals_to_scan(&self, shard: ShardId) -> Vec<JournalId> {
+        self.kept_by(shard)
+            .filter(|id| !self.settled || id.get() < self.layout.shards)
+            .collect()
+    }
+
+    /// Where the scan of a journal starts.
+    pub fn scan_from(&self, journal: JournalId) -> Option<JournalPos> {
+        let checkpoint = self.checkpoints.get(&journal)?.as_ref()?;
+        (checkpoint.scan_from != JournalPos::default()).then_some(checkpoint.scan_from)
+    }
+
+    /// Extents of this journal before the position are in index runs.
+    pub fn index_covered(&self, journal: JournalId) -> JournalPos {
+        let checkpoint = self.checkpoints.get(&journal).and_then(Option::as_ref);
+        checkpoint
+            .map(|checkpoint| checkpoint.index_covered)
+            .unwrap_or_default()
+    }
+
+    /// Deals what all shards have read to the shards that own it now.
+    pub fn deal(&self, scanned: Vec<ScannedFrames>) -> Vec<ShardInput> {
+        let shards = self.layout.shards;
+        let mut inputs: Vec<ShardInput> = (0..shards)
+            .map(|shard| ShardInput {
+                sections: Vec::new(),
+                frames: Vec::new(),
+                runs: self.runs_for(ShardId::new(shard)),
+            })
+            .collect();
+        let place = |chain: ChainId| usize::from(owner_of(chain, shards).get());
+        for section in self.newest_sections().into_values() {
+            inputs[place(section.chain)].sections.push(section);
+        }
+        for frame in scanned.into_iter().flat_map(|scanned| scanned.frames) {
+            inputs[place(frame.chain)].frames.push(frame);
+        }
+        for input in &mut inputs {
+            // A chain that moved between journals and back has its frames in several of them.
+            input.frames.sort_by_key(|frame| (frame.chain, frame.lsn));
+            input.frames.dedup_by_key(|frame| (frame.chain, frame.lsn));
+        }
+        inputs
+    }
+
+    fn kept_by(&self, shard: ShardId) -> impl Iterator<Item = JournalId> {
+        let shards = self.layout.shards;
+        self.checkpoints
+            .keys()
+            .copied()
+            .filter(move |id| id.get() % shards == shard.get())
+    }
+
+    /// The checkpoints that count.
+    fn current(&self) -> impl Iterator<Item = (&JournalId, &ShardCheckpoint)> {
+        self.checkpoints
+            .iter()
+            .filter(|(id, _)| !self.settled || id.get() < self.layout.shards)
+            .filter_map(|(id, checkpoint)| Some((id, checkpoint.as_ref()?)))
+    }
+
+    fn newest_sections(&self) -> BTreeMap<ChainId, ChainSection> {
+        let mut newest: BTreeMap<ChainId, ChainSection> = BTreeMap::new();
+        for info in self.metadata.chains() {
+            newest.insert(info.chain, ChainSection::fresh(info.chain));
+        }
+        for section in self
+            .current()
+            .flat_map(|(_, checkpoint)| &checkpoint.chains)
+        {
+            let known = newest.get(&section.chain);
+            if known.is_none_or(|known| known.lsn < section.lsn) {
+                newest.insert(section.chain, section.clone());
+            }
+        }
+        newest
+    }
+
+    fn runs_for(&self, shard: ShardId) -> Vec<RunDirectory> {
+        self.current()
+            .filter(|(id, _)| !self.settled || id.get() == shard.get())
+            .flat_map(|(_, checkpoint)| checkpoint.runs.iter().cloned())
+            .collect()
+    }
+}

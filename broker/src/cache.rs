@@ -1,0 +1,182 @@
+//! The block cache of one shard: written blocks for tailing readers and cold chunks read back.
+//!
+//! One budget covers both, charged by the capacity of the buffers. An entry holds whole blocks that
+//! lie next to each other in one segment, so a reader that knows a block's place finds it with one
+//! ordered lookup. Eviction is second chance: an entry that was read since the hand last passed it
+//! gets another round. Runs on the shard's executor; nothing in it is shared between cores.
+//!
+//! Invariant: entries of one segment never overlap, and every byte in an entry was verified (by the
+//! produce path or when it was read back).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
+
+use crate::runtime::buffer::Buffer;
+
+/// Where an entry starts.
+type Key = (JournalId, SegmentSeq, u32);
+
+/// Some bytes of a cached buffer.
+#[derive(Clone)]
+pub struct CachedBytes {
+    /// The buffer that holds them; cloning pins it, not its place in the cache.
+    pub buffer: Rc<Buffer>,
+    /// First byte, within the buffer.
+    pub start: usize,
+    /// Number of bytes.
+    pub bytes: usize,
+}
+
+impl CachedBytes {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.buffer[self.start..self.start + self.bytes]
+    }
+
+    /// A part of these bytes, `start` counted from their own beginning.
+    pub fn slice(&self, start: usize, bytes: usize) -> CachedBytes {
+        assert!(
+            start + bytes <= self.bytes,
+            "a slice must lie within its bytes"
+        );
+        CachedBytes {
+            buffer: Rc::clone(&self.buffer),
+            start: self.start + start,
+            bytes,
+        }
+    }
+}
+
+struct Entry {
+    buffer: Rc<Buffer>,
+    bytes: u32,
+    recently_used: bool,
+}
+
+/// Blocks of this shard (and of old journals it reads) in memory.
+pub struct BlockCache {
+    entries: BTreeMap<Key, Entry>,
+    hand: VecDeque<Key>,
+    charged_bytes: usize,
+    budget_bytes: usize,
+}
+
+impl BlockCache {
+    /// An empty cache that keeps at most `budget_bytes` of buffer capacity.
+    pub fn new(budget_bytes: usize) -> BlockCache {
+        BlockCache {
+            entries: BTreeMap::new(),
+            hand: VecDeque::new(),
+            charged_bytes: 0,
+            budget_bytes,
+        }
+    }
+
+    /// The bytes of `block`, if the cache holds all of them.
+    pub fn get(&mut self, block: BlockLocation) -> Option<CachedBytes> {
+        let key = (block.journal, block.segment, block.offset);
+        let (&(journal, segment, start), entry) = self.entries.range_mut(..=key).next_back()?;
+        if (journal, segment) != (block.journal, block.segment) {
+            return None;
+        }
+        let skip = block.offset - start;
+        if skip.checked_add(block.bytes)? > entry.bytes {
+            return None;
+        }
+        entry.recently_used = true;
+        Some(CachedBytes {
+            buffer: Rc::clone(&entry.buffer),
+            start: usize::try_from(skip).ok()?,
+            bytes: usize::try_from(block.bytes).ok()?,
+        })
+    }
+
+    /// Keeps `bytes` of `buffer`, which lie at `offset` of the segment, and evicts to stay within
+    /// the budget. Entries that the new one overlaps make room for it.
+    pub fn insert(
+        &mut self,
+        journal: JournalId,
+        segment: SegmentSeq,
+        offset: u32,
+        buffer: Rc<Buffer>,
+        bytes: u32,
+    ) {
+        let capacity = buffer.capacity();
+        if capacity > self.budget_bytes {
+            return;
+        }
+        self.remove_overlapping(journal, segment, offset, bytes);
+        self.evict_to(self.budget_bytes - capacity);
+        self.charged_bytes += capacity;
+        let key = (journal, segment, offset);
+        self.entries.insert(
+            key,
+            Entry {
+                buffer,
+                bytes,
+                recently_used: false,
+            },
+        );
+        self.hand.push_back(key);
+    }
+
+    /// Forgets every block of a segment that is about to be reused.
+    pub fn forget_segment(&mut self, journal: JournalId, segment: SegmentSeq) {
+        let keys: Vec<Key> = self
+            .entries
+            .range((journal, segment, 0)..=(journal, segment, u32::MAX))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            self.remove(key);
+        }
+    }
+
+    /// Capacity held, in bytes.
+    pub fn charged_bytes(&self) -> usize {
+        self.charged_bytes
+    }
+
+    fn remove_overlapping(&mut self, journal: JournalId, segment: SegmentSeq, at: u32, bytes: u32) {
+        let end = at.saturating_add(bytes);
+        let mut keys: Vec<Key> = self
+            .entries
+            .range((journal, segment, at)..(journal, segment, end))
+            .map(|(key, _)| *key)
+            .collect();
+        if let Some((&key, entry)) = self.entries.range(..(journal, segment, at)).next_back()
+            && (key.0, key.1) == (journal, segment)
+            && key.2 + entry.bytes > at
+        {
+            keys.push(key);
+        }
+        for key in keys {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        if let Some(entry) = self.entries.remove(&key) {
+            self.charged_bytes -= entry.buffer.capacity();
+        }
+    }
+
+    fn evict_to(&mut self, target_bytes: usize) {
+        while self.charged_bytes > target_bytes {
+            let key = self
+                .hand
+                .pop_front()
+                .expect("charged bytes belong to entries in the hand");
+            match self.entries.get_mut(&key) {
+                Some(entry) if entry.recently_used => {
+                    entry.recently_used = false;
+                    self.hand.push_back(key);
+                }
+                Some(_) => self.remove(key),
+                None => {}
+            }
+        }
+    }
+}

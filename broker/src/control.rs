@@ -1,0 +1,274 @@
+//! The control plane of a node: commits metadata commands and tells every shard.
+//!
+//! A command is a frame of chain 0 in a small journal of its own, written by the same journal code
+//! as everything else. It is applied when it is durable, sent to the shards, and answered when all
+//! of them have applied it. Runs on an executor of its own, so that the data path cannot delay it.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use catena_core::checkpoint::{ChainSection, ShardCheckpoint};
+use catena_core::entry::FrameKind;
+use catena_core::ids::{JournalId, JournalPos};
+use catena_core::log::ShardLog;
+use catena_core::metadata::{Command, MetadataState, Outcome};
+use catena_core::recover::FrameSummary;
+use catena_protocol::ids::{ChainEpoch, ChainId};
+use tracing::{info, warn};
+
+use crate::boot::BootPlan;
+use crate::journal::{Journal, JournalConfig, recovery};
+use crate::limits::{METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES};
+use crate::metrics::ShardMetrics;
+use crate::runtime::channel::{self, Receiver, Sender};
+use crate::runtime::file::FileAgent;
+use crate::shard::assembler::Assembler;
+use crate::shard::checkpointer;
+use crate::shard::files::journal_dir;
+use crate::shard::message::{ControlError, ControlRequest, ShardMessage};
+
+/// The journal of the control plane.
+pub const METADATA_JOURNAL: JournalId = JournalId::new(999);
+/// Its only chain.
+const METADATA_CHAIN: ChainId = ChainId::new(0);
+
+/// Metadata, and the journal that makes it durable.
+pub struct ControlPlane {
+    state: MetadataState,
+    log: ShardLog,
+    journal: Rc<Journal>,
+    agent: Rc<FileAgent>,
+    store_uuid: [u8; 16],
+    snapshot_sequence: u64,
+    scan_from: JournalPos,
+    commands_since_snapshot: u32,
+}
+
+impl ControlPlane {
+    /// Reads metadata back and opens its journal.
+    pub async fn open(
+        journals: &Path,
+        store_uuid: [u8; 16],
+        metrics: Arc<ShardMetrics>,
+    ) -> Result<ControlPlane> {
+        let agent = Rc::new(FileAgent::start().context("cannot start the file helper")?);
+        let dir = journal_dir(journals, METADATA_JOURNAL);
+        let snapshot = load_snapshot(&agent, &dir, store_uuid).await?;
+        let (mut state, checkpoint) = snapshot.unwrap_or_default();
+        let section = checkpoint.chains.into_iter().next();
+        let section = section.unwrap_or_else(|| ChainSection::fresh(METADATA_CHAIN));
+        let mut log = ShardLog::default();
+        let epoch = ChainEpoch::new(section.epoch().get() + 1);
+        log.open_chain(section, epoch)?;
+        let start = (checkpoint.sequence > 0).then_some(checkpoint.scan_from);
+        let mut frames = Vec::new();
+        let scanned = recovery::scan(&agent, &dir, METADATA_JOURNAL, start, &mut frames)
+            .await
+            .context("cannot read the metadata journal")?;
+        if let Some(range) = scanned.corrupt.first() {
+            anyhow::bail!(
+                "the metadata journal is damaged in segment {} from byte {} to {}: {}; restore {} \
+                 from a copy",
+                range.segment,
+                range.start,
+                range.end,
+                range.what,
+                dir.display()
+            );
+        }
+        for frame in &frames {
+            replay(&mut log, &mut state, frame)?;
+        }
+        let epoch = ChainEpoch::new(log.epoch(METADATA_CHAIN).map_or(1, |epoch| epoch.get() + 1));
+        log.adopt_epoch(METADATA_CHAIN, epoch)?;
+        let config = JournalConfig {
+            id: METADATA_JOURNAL,
+            dir,
+            store: store_uuid,
+            segment_bytes_min: METADATA_SEGMENT_BYTES,
+            segment_bytes_max: METADATA_SEGMENT_BYTES,
+            space_bytes: METADATA_SPACE_BYTES,
+            prepared_target: 1,
+        };
+        let journal = Journal::open(config, scanned.tail, Rc::clone(&agent), metrics).await?;
+        Ok(ControlPlane {
+            state,
+            log,
+            journal,
+            agent,
+            store_uuid,
+            snapshot_sequence: checkpoint.sequence,
+            scan_from: checkpoint.scan_from,
+            commands_since_snapshot: 0,
+        })
+    }
+
+    /// Metadata as it stands.
+    pub fn state(&self) -> &MetadataState {
+        &self.state
+    }
+
+    /// What the shards start from.
+    pub async fn plan(&self, journals: &Path) -> std::io::Result<BootPlan> {
+        BootPlan::read(&self.agent, journals, self.store_uuid, self.state.clone()).await
+    }
+
+    /// Validates a command, makes it durable, applies it.
+    pub async fn commit(&mut self, command: &Command) -> Result<Outcome, ControlError> {
+        self.state.validate(command)?;
+        let mut assembler = Assembler::default();
+        let body = Bytes::from(command.encode());
+        assembler.add_control(0, METADATA_CHAIN, FrameKind::Metadata, body, &mut self.log);
+        let filled = assembler.take(&mut self.log);
+        let (blocks, frames): (Vec<_>, Vec<_>) = filled
+            .into_iter()
+            .map(|filled| (filled.block, filled.frames))
+            .unzip();
+        let written = self.journal.commit(blocks).await;
+        written.map_err(|error| ControlError::Failed(error.to_string()))?;
+        for frame in frames.into_iter().flatten() {
+            let control = frame.control.expect("a metadata frame is a control frame");
+            self.log
+                .committed_control(frame.chain, frame.lsn, control.kind, &control.body)
+                .expect("a frame that was just built is well formed");
+        }
+        self.commands_since_snapshot += 1;
+        Ok(self.state.apply(command))
+    }
+
+    /// Serves commands until told to stop.
+    pub async fn serve(
+        mut self,
+        requests: Receiver<ControlRequest>,
+        shards: Vec<Sender<ShardMessage>>,
+    ) -> Result<()> {
+        while let Some(ControlRequest::Propose { command, reply }) = requests.recv().await {
+            let outcome = self.commit(&command).await;
+            if outcome.is_ok() {
+                tell(&shards, &command).await;
+            }
+            // A client that is gone needs no answer.
+            let _ = reply.send(outcome).await;
+            if self.commands_since_snapshot >= METADATA_COMMANDS_PER_SNAPSHOT {
+                self.snapshot().await;
+            }
+        }
+        if self.commands_since_snapshot > 0 {
+            self.snapshot().await;
+        }
+        self.journal.close().await?;
+        Ok(())
+    }
+
+    /// Writes a snapshot, so that the next start replays little, and frees what it replaces.
+    pub async fn snapshot(&mut self) {
+        if let Err(error) = self.write_snapshot().await {
+            warn!(%error, "no metadata snapshot; the next start replays more");
+        }
+    }
+
+    async fn write_snapshot(&mut self) -> Result<()> {
+        let sequence = self.snapshot_sequence + 1;
+        let section = self
+            .log
+            .section(METADATA_CHAIN)
+            .expect("the metadata chain is open");
+        let at = self.journal.flushed();
+        let checkpoint = ShardCheckpoint {
+            store_uuid: self.store_uuid,
+            journal: METADATA_JOURNAL,
+            sequence,
+            scan_from: at,
+            index_covered: at,
+            chains: vec![section],
+            ..ShardCheckpoint::default()
+        };
+        let dir = self.journal.dir().to_owned();
+        self.agent
+            .write_atomic(metadata_path(&dir, sequence), self.state.encode())
+            .await?;
+        let path = checkpointer::checkpoint_path(&dir, sequence);
+        self.agent.write_atomic(path, checkpoint.encode()).await?;
+        for old in checkpointer::remove_old(&self.agent, &dir, sequence).await {
+            self.agent.remove(metadata_path(&dir, old)).await?;
+        }
+        // The snapshot before this one must stay usable: free only what it does not need either.
+        for sealed in self.journal.segments().sealed() {
+            if sealed.segment < self.scan_from.segment {
+                self.journal.segments().free(sealed.segment).await?;
+            }
+        }
+        self.snapshot_sequence = sequence;
+        self.scan_from = at;
+        self.commands_since_snapshot = 0;
+        Ok(())
+    }
+}
+
+fn replay(log: &mut ShardLog, state: &mut MetadataState, frame: &FrameSummary) -> Result<()> {
+    use catena_core::log::Folded;
+    match log
+        .fold(frame)
+        .context("the metadata journal does not fit together")?
+    {
+        Folded::Already => Ok(()),
+        Folded::Applied { .. } => {
+            let command = Command::decode(&frame.body).context("a metadata command is damaged")?;
+            state.apply(&command);
+            Ok(())
+        }
+    }
+}
+
+/// Sends a command to every shard and waits until all have applied it.
+async fn tell(shards: &[Sender<ShardMessage>], command: &Command) {
+    let (applied, done) = channel::bounded(shards.len().max(1));
+    let mut told = 0;
+    for shard in shards {
+        let message = ShardMessage::Apply {
+            command: command.clone(),
+            applied: applied.clone(),
+        };
+        told += usize::from(shard.send(message).await.is_ok());
+    }
+    drop(applied);
+    for _ in 0..told {
+        if done.recv().await.is_none() {
+            info!("a shard ended while metadata changed");
+            return;
+        }
+    }
+}
+
+async fn load_snapshot(
+    agent: &FileAgent,
+    dir: &Path,
+    store_uuid: [u8; 16],
+) -> Result<Option<(MetadataState, ShardCheckpoint)>> {
+    agent.create_dir(dir).await?;
+    for sequence in checkpointer::sequences(agent, dir).await?.into_iter().rev() {
+        let checkpoint = agent
+            .read(checkpointer::checkpoint_path(dir, sequence))
+            .await?;
+        let metadata = agent.read(metadata_path(dir, sequence)).await;
+        let (Ok(checkpoint), Ok(metadata)) = (ShardCheckpoint::decode(&checkpoint), metadata)
+        else {
+            warn!(sequence, "a damaged metadata snapshot is passed over");
+            continue;
+        };
+        match MetadataState::decode(&metadata) {
+            Ok(state) if checkpoint.store_uuid == store_uuid => {
+                return Ok(Some((state, checkpoint)));
+            }
+            _ => warn!(sequence, "a damaged metadata snapshot is passed over"),
+        }
+    }
+    Ok(None)
+}
+
+fn metadata_path(dir: &Path, sequence: u64) -> PathBuf {
+    dir.join(format!("metadata-{sequence:010}"))
+}

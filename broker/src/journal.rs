@@ -1,0 +1,541 @@
+//! One shard's journal: the append-only sequence of segments that it alone writes.
+//!
+//! The journal turns groups of blocks into durable bytes: it gives each block its place, writes the
+//! blocks of a group at once, flushes once and only then returns. It prepares segments ahead of
+//! time ([`segments`]) and remembers how far it flushed ([`Journal::note_idle`]).
+//!
+//! Invariants: one group is in flight at a time (the committer awaits [`Journal::commit`]); a flush
+//! is never issued beside the writes that it covers; after any failed or short write or flush the
+//! journal is latched and nothing is written again. Runs on the executor that owns it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use catena_core::block::{BlockSeal, seal_block};
+use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
+use catena_core::ledger::LedgerSlot;
+use catena_core::limits::{
+    BLOCK_ALIGN, BLOCK_BYTES_MAX_U32, DSYNC_BYTES_MAX, GROUP_BYTES_MAX, SEGMENT_HEADER_BYTES,
+};
+use catena_core::segment::{PreviousSegment, SegmentHeader};
+use futures_util::future::try_join_all;
+use tracing::error;
+
+use crate::metrics::ShardMetrics;
+use crate::runtime::buffer::{self, Buffer};
+use crate::runtime::clock;
+use crate::runtime::file::{FileAgent, LogFile};
+use crate::runtime::random;
+
+pub mod recovery;
+pub mod segments;
+
+pub use segments::{FreeOutcome, SegmentSet};
+
+/// What a journal is told when it is opened.
+#[derive(Clone)]
+pub struct JournalConfig {
+    /// Its number; the directory's name and part of every position.
+    pub id: JournalId,
+    /// The directory that holds its segments.
+    pub dir: PathBuf,
+    /// The store that it belongs to.
+    pub store: [u8; 16],
+    /// Size of the first segment, in bytes.
+    pub segment_bytes_min: u32,
+    /// Size that segments grow to, in bytes.
+    pub segment_bytes_max: u32,
+    /// How many bytes of segments the journal may keep, spares included.
+    pub space_bytes: u64,
+    /// How many segments to keep ready once the active one is in use.
+    pub prepared_target: usize,
+}
+
+/// Where recovery found the end of a journal.
+#[derive(Debug, Clone, Default)]
+pub struct JournalTail {
+    /// The last segment that was started, with its end; none on a fresh journal.
+    pub previous: Option<PreviousSegment>,
+    /// Every started segment: number, size of the file, end of its blocks.
+    pub sealed: Vec<segments::SealedSegment>,
+    /// The highest number of any segment that was started, damaged ones included.
+    pub highest_segment: Option<SegmentSeq>,
+    /// Group sequence to go on with.
+    pub next_group_seq: u64,
+}
+
+/// A block that is filled but has no place yet.
+pub struct OpenBlock {
+    /// Its memory; the capacity is the used bytes rounded up to 4 KiB.
+    pub buffer: Buffer,
+    /// Bytes used, block header included.
+    pub used: usize,
+    /// Entries in it.
+    pub entries: u32,
+}
+
+/// A block that is on stable storage.
+pub struct CommittedBlock {
+    /// Where it lies.
+    pub location: BlockLocation,
+    /// Its bytes, for the tail of the cache.
+    pub buffer: Rc<Buffer>,
+}
+
+/// Why the journal did not take a group.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// A write or a flush failed earlier or just now; nothing is written any more.
+    #[error("journal {journal} is latched after an I/O failure: {reason}")]
+    Latched {
+        /// Which journal.
+        journal: JournalId,
+        /// The first failure, in words.
+        reason: String,
+    },
+    /// No segment could be made ready.
+    #[error("journal {journal} has no segment to write to: {reason}")]
+    NoSegment {
+        /// Which journal.
+        journal: JournalId,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// Opening or reading back failed.
+    #[error("journal {journal}: {context}: {reason}")]
+    Io {
+        /// Which journal.
+        journal: JournalId,
+        /// What was being done.
+        context: &'static str,
+        /// The operating system's words.
+        reason: String,
+    },
+}
+
+struct Active {
+    header: SegmentHeader,
+    file: Rc<LogFile>,
+    /// The header's page, until the first group of the segment carries it to disk.
+    unwritten_header: Option<Rc<Buffer>>,
+    write_offset: u32,
+    last_block_crc: u32,
+}
+
+/// A journal that is open for appending.
+pub struct Journal {
+    config: JournalConfig,
+    segments: Rc<SegmentSet>,
+    active: RefCell<Active>,
+    ledger: LogFile,
+    ledger_sequence: Cell<u64>,
+    ledger_covers: Cell<JournalPos>,
+    flushed: Cell<JournalPos>,
+    group_seq: Cell<u64>,
+    written_bytes: Cell<u64>,
+    latch: RefCell<Option<String>>,
+    metrics: Arc<ShardMetrics>,
+}
+
+impl Journal {
+    /// Opens the journal after `tail`: a fresh segment records where the old one ends, and both are
+    /// flushed before this returns, so that whatever was recovered is on stable storage.
+    pub async fn open(
+        config: JournalConfig,
+        tail: JournalTail,
+        agent: Rc<FileAgent>,
+        metrics: Arc<ShardMetrics>,
+    ) -> Result<Rc<Journal>, JournalError> {
+        let id = config.id;
+        let io = |context: &'static str| {
+            move |error: std::io::Error| JournalError::Io {
+                journal: id,
+                context,
+                reason: error.to_string(),
+            }
+        };
+        let segments = SegmentSet::open(&config, &tail, agent, Arc::clone(&metrics))
+            .await
+            .map_err(io("open"))?;
+        if let Some(previous) = tail.previous {
+            let path = segments.path(previous.segment);
+            let old = LogFile::open(&path, true)
+                .await
+                .map_err(io("open the last segment"))?;
+            old.flush().await.map_err(io("flush the last segment"))?;
+            old.close().await.map_err(io("close the last segment"))?;
+        }
+        let (ledger, ledger_sequence) = recovery::open_ledger(segments.agent(), &config.dir, id)
+            .await
+            .map_err(io("open the ledger"))?;
+        let active = start_segment(&config, &segments, tail.previous).await?;
+        let start = JournalPos {
+            segment: active.header.segment,
+            offset: active.write_offset,
+        };
+        let journal = Rc::new(Journal {
+            config,
+            segments,
+            active: RefCell::new(active),
+            ledger,
+            ledger_sequence: Cell::new(ledger_sequence),
+            ledger_covers: Cell::new(JournalPos::default()),
+            flushed: Cell::new(start),
+            group_seq: Cell::new(tail.next_group_seq),
+            written_bytes: Cell::new(0),
+            latch: RefCell::new(None),
+            metrics,
+        });
+        journal.write_pending_header().await?;
+        Ok(journal)
+    }
+
+    /// Which journal this is.
+    pub fn id(&self) -> JournalId {
+        self.config.id
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+
+    /// Its segments: preparing, freeing, space.
+    pub fn segments(&self) -> &Rc<SegmentSet> {
+        &self.segments
+    }
+
+    /// Everything before this position is on stable storage.
+    pub fn flushed(&self) -> JournalPos {
+        self.flushed.get()
+    }
+
+    /// Bytes written since the journal was opened.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.get()
+    }
+
+    /// Whether nothing is written any more.
+    pub fn is_latched(&self) -> bool {
+        self.latch.borrow().is_some()
+    }
+
+    /// The reason why nothing is written any more, if that is so.
+    pub fn failure(&self) -> Option<String> {
+        self.latch.borrow().clone()
+    }
+
+    /// Whether `bytes` more can be written on top of `pending_bytes` that already wait.
+    ///
+    /// Producers are refused before the last prepared segment is touched once space has run out:
+    /// that one is for trims, index runs and checkpoints, which are what frees space again.
+    pub fn has_room(&self, pending_bytes: usize, bytes: usize) -> bool {
+        if !self.segments.out_of_space() {
+            return true;
+        }
+        let active = self.active.borrow();
+        let rest = active.header.segment_bytes - active.write_offset;
+        let spare = self.segments.prepared_bytes_beyond_reserve();
+        let needed = u64::try_from(pending_bytes + bytes).expect("usize fits u64");
+        // A block may be left unused at the end of each segment when the next does not fit.
+        needed + u64::from(BLOCK_BYTES_MAX_U32) <= u64::from(rest) + spare
+    }
+
+    /// Writes `blocks` in order and flushes; when it returns they are on stable storage.
+    ///
+    /// Must not be called again before it returned. Not cancellation safe: dropping the future
+    /// leaves writes under way, so the owner runs it to its end. Blocks that do not fit the active
+    /// segment together go as two groups.
+    pub async fn commit(
+        &self,
+        blocks: Vec<OpenBlock>,
+    ) -> Result<Vec<CommittedBlock>, JournalError> {
+        let mut waiting = VecDeque::from(blocks);
+        let mut committed = Vec::with_capacity(waiting.len());
+        while !waiting.is_empty() {
+            self.check_latch()?;
+            let group = self.take_group(&mut waiting);
+            if group.is_empty() {
+                self.roll().await?;
+            } else {
+                committed.append(&mut self.write_group(group).await?);
+            }
+        }
+        Ok(committed)
+    }
+
+    /// Records in the flush ledger how far the journal is flushed. The committer calls it when no
+    /// group came for a few milliseconds.
+    pub async fn note_idle(&self) -> Result<(), JournalError> {
+        self.check_latch()?;
+        let flushed = self.flushed.get();
+        if flushed == self.ledger_covers.get() {
+            return Ok(());
+        }
+        let sequence = self.ledger_sequence.get() + 1;
+        let slot = LedgerSlot {
+            journal: self.config.id,
+            sequence,
+            flushed,
+            group_seq: self.group_seq.get(),
+        };
+        let mut page = buffer::allocate(BLOCK_ALIGN);
+        page.copy_from_slice(&slot.encode());
+        let at = u64::from(sequence % 2 == 1) * 4096;
+        let written = self
+            .ledger
+            .write_dsync(Rc::new(page), BLOCK_ALIGN, at)
+            .await;
+        self.latching(written, "write the flush ledger")?;
+        self.ledger_sequence.set(sequence);
+        self.ledger_covers.set(flushed);
+        Ok(())
+    }
+
+    /// Whether the ledger lags behind what is flushed.
+    pub fn ledger_is_behind(&self) -> bool {
+        self.flushed.get() != self.ledger_covers.get()
+    }
+
+    /// Closes the files; used at a graceful stop, after the last group.
+    pub async fn close(&self) -> Result<(), JournalError> {
+        if self.failure().is_none() {
+            self.note_idle().await?;
+        }
+        self.segments.stop().await;
+        Ok(())
+    }
+
+    fn check_latch(&self) -> Result<(), JournalError> {
+        match self.latch.borrow().as_ref() {
+            None => Ok(()),
+            Some(reason) => Err(JournalError::Latched {
+                journal: self.config.id,
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    fn latching<T>(&self, result: std::io::Result<T>, doing: &str) -> Result<T, JournalError> {
+        result.map_err(|io_error| {
+            let reason = format!("{doing}: {io_error}");
+            error!(journal = self.config.id.get(), %reason, "journal latched: nothing is written any more");
+            self.metrics.journal_failed.set(1);
+            self.latch.borrow_mut().get_or_insert_with(|| reason.clone());
+            JournalError::Latched { journal: self.config.id, reason }
+        })
+    }
+
+    /// Takes from the front what fits the active segment and one group.
+    fn take_group(&self, waiting: &mut VecDeque<OpenBlock>) -> Vec<OpenBlock> {
+        let active = self.active.borrow();
+        let rest = active.header.segment_bytes - active.write_offset;
+        let room = usize::try_from(rest)
+            .expect("u32 fits usize")
+            .min(GROUP_BYTES_MAX);
+        let mut group = Vec::new();
+        let mut taken = 0;
+        while let Some(block) = waiting.front() {
+            taken += padded(block.used);
+            if taken > room {
+                break;
+            }
+            group.extend(waiting.pop_front());
+        }
+        group
+    }
+
+    async fn write_group(
+        &self,
+        group: Vec<OpenBlock>,
+    ) -> Result<Vec<CommittedBlock>, JournalError> {
+        let started_us = clock::now_us();
+        let (file, header_page, blocks) = self.place_group(group);
+        let block_bytes: usize = blocks.iter().map(|b| location_bytes(&b.location)).sum();
+        let starts_segment = header_page.is_some();
+        let single = blocks.len() == 1 && header_page.is_none() && block_bytes <= DSYNC_BYTES_MAX;
+        if single {
+            let block = &blocks[0];
+            let at = u64::from(block.location.offset);
+            let written = file
+                .write_dsync(Rc::clone(&block.buffer), block_bytes, at)
+                .await;
+            self.latching(written, "write a block through")?;
+        } else {
+            let header_write = header_page.into_iter().map(|page| (page, BLOCK_ALIGN, 0));
+            let block_writes = blocks.iter().map(|block| {
+                let bytes = location_bytes(&block.location);
+                (
+                    Rc::clone(&block.buffer),
+                    bytes,
+                    u64::from(block.location.offset),
+                )
+            });
+            let writes = header_write
+                .chain(block_writes)
+                .map(|(buffer, bytes, at)| file.write(buffer, bytes, at));
+            self.latching(try_join_all(writes).await, "write a group")?;
+            self.latching(file.flush().await, "flush a group")?;
+        }
+        self.note_written(block_bytes, &blocks, started_us);
+        if starts_segment {
+            // From here on damage to the new header cannot be taken for a segment never started.
+            self.note_idle().await?;
+        }
+        Ok(blocks)
+    }
+
+    /// Gives each block its place and seals it. The group's count is known only here.
+    fn place_group(
+        &self,
+        group: Vec<OpenBlock>,
+    ) -> (Rc<LogFile>, Option<Rc<Buffer>>, Vec<CommittedBlock>) {
+        let mut active = self.active.borrow_mut();
+        let count = u16::try_from(group.len()).expect("a group of 16 MiB has at most 4096 blocks");
+        let group_seq = self.group_seq.get();
+        self.group_seq.set(group_seq + 1);
+        let mut placed = Vec::with_capacity(group.len());
+        for (index, mut block) in group.into_iter().enumerate() {
+            let seal = BlockSeal {
+                salt: active.header.salt,
+                segment: active.header.segment,
+                position: active.write_offset,
+                group_seq,
+                group_index: u16::try_from(index).expect("an index below a u16 count"),
+                group_count: count,
+                flushed: self.flushed.get(),
+            };
+            let sealed = seal_block(&mut block.buffer, &seal, block.used, block.entries);
+            let padding = usize::try_from(sealed.length).expect("u32 fits usize") - block.used;
+            self.metrics
+                .journal_padding_bytes
+                .add(u64::try_from(padding).expect("usize fits u64"));
+            active.last_block_crc = sealed.crc;
+            let location = BlockLocation {
+                journal: self.config.id,
+                segment: active.header.segment,
+                offset: active.write_offset,
+                bytes: sealed.length,
+            };
+            active.write_offset += sealed.length;
+            placed.push(CommittedBlock {
+                location,
+                buffer: Rc::new(block.buffer),
+            });
+        }
+        (
+            Rc::clone(&active.file),
+            active.unwritten_header.take(),
+            placed,
+        )
+    }
+
+    fn note_written(&self, block_bytes: usize, blocks: &[CommittedBlock], started_us: u64) {
+        let active = self.active.borrow();
+        self.flushed.set(JournalPos {
+            segment: active.header.segment,
+            offset: active.write_offset,
+        });
+        let bytes = u64::try_from(block_bytes).expect("usize fits u64");
+        self.written_bytes.set(self.written_bytes.get() + bytes);
+        self.metrics.journal_groups.add(1);
+        self.metrics.journal_flushes.add(1);
+        self.metrics
+            .journal_blocks
+            .add(u64::try_from(blocks.len()).expect("usize fits u64"));
+        self.metrics.journal_bytes.add(bytes);
+        self.metrics
+            .flush_us
+            .record(clock::now_us().saturating_sub(started_us));
+        if active.write_offset > active.header.segment_bytes / 4 {
+            self.segments.prepare_ahead();
+        }
+    }
+
+    /// Seals the active segment and goes on in the next one.
+    async fn roll(&self) -> Result<(), JournalError> {
+        let previous = {
+            let active = self.active.borrow();
+            self.segments
+                .seal(&active.header, active.write_offset, Rc::clone(&active.file));
+            PreviousSegment {
+                segment: active.header.segment,
+                end: active.write_offset,
+                last_block_crc: active.last_block_crc,
+            }
+        };
+        let next = start_segment(&self.config, &self.segments, Some(previous)).await?;
+        *self.active.borrow_mut() = next;
+        Ok(())
+    }
+
+    /// Writes and flushes the header of a segment that has no group yet (at open).
+    async fn write_pending_header(&self) -> Result<(), JournalError> {
+        let (file, page) = {
+            let mut active = self.active.borrow_mut();
+            (Rc::clone(&active.file), active.unwritten_header.take())
+        };
+        if let Some(page) = page {
+            self.latching(
+                file.write(page, BLOCK_ALIGN, 0).await,
+                "write a segment header",
+            )?;
+            self.latching(file.flush().await, "flush a segment header")?;
+        }
+        Ok(())
+    }
+
+    /// Segment that is being written, for readers and for retention.
+    pub fn active_segment(&self) -> SegmentSeq {
+        self.active.borrow().header.segment
+    }
+
+    /// The file of the active segment, which the reader's table shares.
+    pub fn active_file(&self) -> Rc<LogFile> {
+        Rc::clone(&self.active.borrow().file)
+    }
+}
+
+async fn start_segment(
+    config: &JournalConfig,
+    segments: &Rc<SegmentSet>,
+    previous: Option<PreviousSegment>,
+) -> Result<Active, JournalError> {
+    let prepared = segments
+        .take_prepared()
+        .await
+        .map_err(|error| JournalError::NoSegment {
+            journal: config.id,
+            reason: error.to_string(),
+        })?;
+    let header = SegmentHeader {
+        store_uuid: config.store,
+        journal: config.id,
+        segment: prepared.segment,
+        salt: random::u64(),
+        segment_bytes: prepared.bytes,
+        previous,
+        created_ms: clock::wall_ms(),
+    };
+    let mut page = buffer::allocate(BLOCK_ALIGN);
+    page.copy_from_slice(&header.encode());
+    Ok(Active {
+        header,
+        file: prepared.file,
+        unwritten_header: Some(Rc::new(page)),
+        write_offset: SEGMENT_HEADER_BYTES,
+        last_block_crc: 0,
+    })
+}
+
+/// Block length on disk of `used` bytes.
+pub fn padded(used: usize) -> usize {
+    used.next_multiple_of(BLOCK_ALIGN)
+}
+
+fn location_bytes(location: &BlockLocation) -> usize {
+    usize::try_from(location.bytes).expect("u32 fits usize")
+}

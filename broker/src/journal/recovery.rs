@@ -1,0 +1,245 @@
+//! Reads a journal back after a start: carries out what the recovery scanner asks for.
+//!
+//! Which blocks count, and whether a bad one is torn or corrupt, is decided by
+//! [`catena_core::scan`]; this file only reads. It changes nothing on disk. Runs on the executor
+//! that will own the journal.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use catena_core::block::BlockView;
+use catena_core::entry::EntryView;
+use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
+use catena_core::ledger::LedgerSlot;
+use catena_core::limits::BLOCK_ALIGN;
+use catena_core::recover::FrameSummary;
+use catena_core::scan::{CorruptRange, JournalScan, ScanInput, ScanOutcome, ScanStep};
+use catena_core::segment::{SegmentError, SegmentHeader};
+use tracing::{info, warn};
+
+use super::JournalTail;
+use super::segments::{SealedSegment, segment_of, segment_path};
+use crate::runtime::executor;
+use crate::runtime::file::{FileAgent, LogFile};
+
+/// Bytes of the flush ledger: two pages, written in turn.
+const LEDGER_BYTES: u64 = 8192;
+
+/// What a scan found, apart from the blocks it visited.
+#[derive(Debug, Clone)]
+pub struct Scanned {
+    /// Where to go on.
+    pub tail: JournalTail,
+    /// What was acknowledged and is damaged.
+    pub corrupt: Vec<CorruptRange>,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+/// The path of a journal's flush ledger.
+pub fn ledger_path(dir: &Path) -> PathBuf {
+    dir.join("ledger")
+}
+
+/// Opens the ledger, made if missing, and tells the sequence of its newest slot.
+pub async fn open_ledger(
+    agent: &FileAgent,
+    dir: &Path,
+    journal: JournalId,
+) -> io::Result<(LogFile, u64)> {
+    let path = ledger_path(dir);
+    let newest = read_ledger(agent, dir, journal).await?;
+    if newest.is_none() {
+        // Missing, or never written: a new file of zeros is the same.
+        if agent
+            .list(dir)
+            .await?
+            .iter()
+            .any(|entry| entry.name == "ledger")
+        {
+            agent.remove(&path).await?;
+        }
+        agent.create_zeroed(&path, LEDGER_BYTES, None).await?;
+    }
+    let file = LogFile::open(&path, true).await?;
+    Ok((file, newest.map_or(0, |slot| slot.sequence)))
+}
+
+/// Scans the journal in `dir` from `start` (from its beginning if there is none) and adds the
+/// frames that count to `frames`, in journal order.
+pub async fn scan(
+    agent: &Rc<FileAgent>,
+    dir: &Path,
+    journal: JournalId,
+    start: Option<JournalPos>,
+    frames: &mut Vec<FrameSummary>,
+) -> io::Result<Scanned> {
+    agent.create_dir(dir).await?;
+    let ledger = read_ledger(agent, dir, journal).await?;
+    let first = start.map_or(SegmentSeq::new(0), |at| at.segment);
+    let mut files = Vec::new();
+    for entry in agent.list(dir).await? {
+        if let Some(segment) = segment_of(&entry.name) {
+            files.push((
+                segment,
+                u32::try_from(entry.bytes).map_err(io::Error::other)?,
+            ));
+        }
+    }
+    let mut headers = Vec::new();
+    for (segment, _) in files.iter().filter(|(segment, _)| *segment >= first) {
+        if let Some(header) = read_header(dir, journal, *segment).await? {
+            headers.push(header);
+        }
+    }
+    let mut scan = JournalScan::new(ScanInput {
+        journal,
+        segments: headers,
+        ledger,
+        start,
+    });
+    let mut unknown = None;
+    let mut visit = |at: BlockLocation, view: &BlockView<'_>| {
+        for entry in view.entries() {
+            match &entry {
+                EntryView::Unknown(header, _) if header.kind.is_critical() => {
+                    unknown.get_or_insert((at, header.kind));
+                }
+                entry => frames.extend(FrameSummary::from_entry(entry, at)),
+            }
+        }
+    };
+    let (outcome, bytes) = run(&mut scan, dir, &mut visit).await?;
+    if let Some((at, kind)) = unknown {
+        return Err(io::Error::other(format!(
+            "{at} holds an entry of kind {kind:?}, which this version does not know and must not \
+             pass over: start the version that wrote it, or a later one"
+        )));
+    }
+    report(journal, &outcome);
+    Ok(Scanned {
+        tail: tail(&outcome, &files),
+        corrupt: outcome.corrupt,
+        bytes,
+    })
+}
+
+fn tail(outcome: &ScanOutcome, files: &[(SegmentSeq, u32)]) -> JournalTail {
+    let end = outcome.end;
+    let sealed = files
+        .iter()
+        .filter(|(segment, _)| *segment <= end.segment && !outcome.unlinked.contains(segment))
+        .map(|&(segment, file_bytes)| SealedSegment {
+            segment,
+            file_bytes,
+            end: if segment == end.segment {
+                end.offset
+            } else {
+                file_bytes
+            },
+        })
+        .collect();
+    JournalTail {
+        previous: outcome.previous(),
+        sealed,
+        highest_segment: (end.segment > SegmentSeq::new(0)).then_some(end.segment),
+        next_group_seq: outcome.next_group_seq,
+    }
+}
+
+async fn run(
+    scan: &mut JournalScan,
+    dir: &Path,
+    visit: &mut dyn FnMut(BlockLocation, &BlockView<'_>),
+) -> io::Result<(ScanOutcome, u64)> {
+    let mut open: Option<(SegmentSeq, LogFile)> = None;
+    let mut bytes_read = 0;
+    loop {
+        let (segment, offset, bytes) = match scan.next() {
+            ScanStep::Done(outcome) => return Ok((outcome, bytes_read)),
+            ScanStep::Read {
+                segment,
+                offset,
+                bytes,
+            } => (segment, offset, bytes),
+        };
+        if open.as_ref().is_none_or(|(current, _)| *current != segment) {
+            open = Some((
+                segment,
+                LogFile::open(segment_path(dir, segment), false).await?,
+            ));
+        }
+        let (_, file) = open.as_ref().expect("just opened");
+        let wanted = usize::try_from(bytes).expect("u32 fits usize");
+        match file.read(u64::from(offset), wanted).await {
+            Ok(data) => {
+                scan.supply(&data, visit);
+                bytes_read += u64::from(bytes);
+            }
+            Err(error) => {
+                let segment = segment.get();
+                warn!(segment, offset, bytes, %error, "cannot read a part of the journal");
+                scan.read_failed();
+            }
+        }
+        executor::yield_if_needed().await;
+    }
+}
+
+async fn read_ledger(
+    agent: &FileAgent,
+    dir: &Path,
+    journal: JournalId,
+) -> io::Result<Option<LedgerSlot>> {
+    match agent.read(ledger_path(dir)).await {
+        Ok(bytes) => Ok(LedgerSlot::newest(&bytes, journal)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The header of a segment, if the file holds that segment's.
+async fn read_header(
+    dir: &Path,
+    journal: JournalId,
+    segment: SegmentSeq,
+) -> io::Result<Option<SegmentHeader>> {
+    let file = LogFile::open(segment_path(dir, segment), false).await?;
+    let header = match file.read(0, BLOCK_ALIGN).await {
+        Ok(page) => match SegmentHeader::decode(&page) {
+            Ok(header) => Some(header),
+            // Not damage: a later version wrote it.
+            Err(error @ SegmentError::Version { .. }) => return Err(io::Error::other(error)),
+            Err(_) => None,
+        },
+        Err(error) => {
+            warn!(segment = segment.get(), %error, "cannot read a segment's header");
+            None
+        }
+    };
+    file.close().await?;
+    Ok(header.filter(|h| (h.journal, h.segment) == (journal, segment)))
+}
+
+fn report(journal: JournalId, outcome: &ScanOutcome) {
+    if let Some(torn) = outcome.torn {
+        info!(
+            journal = journal.get(),
+            segment = torn.at.segment.get(),
+            offset = torn.at.offset,
+            bytes = torn.bytes,
+            "cut an unfinished write at the end; nothing of it was acknowledged"
+        );
+    }
+    for range in &outcome.corrupt {
+        warn!(
+            journal = journal.get(),
+            segment = range.segment.get(),
+            start = range.start,
+            end = range.end,
+            damage = %range.what,
+            "acknowledged data is damaged; the rest is served"
+        );
+    }
+}

@@ -1,0 +1,354 @@
+//! A shard: one executor pinned to one core, with its journal, its chains, their partitions and its
+//! connections. Nothing on the data path is shared with another shard.
+//!
+//! This file holds the state and the small questions that its parts ask each other; each part has
+//! a file of its own. Everything here runs on the shard's executor, in one thread, so the cells are
+//! borrowed for a moment and never across an await.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use catena_core::block::PlacedRow;
+use catena_core::entry::FrameKind;
+use catena_core::ids::{BlockLocation, JournalId, JournalPos, Lsn};
+use catena_core::index::Extent;
+use catena_core::log::{ProduceRefusal, ShardLog};
+use catena_core::metadata::MetadataState;
+use catena_protocol::error::ErrorCode;
+use catena_protocol::ids::{ChainId, Durability, NodeId, Offset, ShardId, TopicId, TopicPartition};
+use catena_protocol::messages::FetchItem;
+use rustc_hash::FxHashMap;
+use tracing::error;
+
+use crate::cache::BlockCache;
+use crate::journal::Journal;
+use crate::metrics::ShardMetrics;
+use crate::runtime::channel::{Notify, Sender};
+use crate::runtime::executor::TaskTracker;
+use crate::runtime::file::FileAgent;
+
+pub mod access;
+pub mod assembler;
+pub mod checkpointer;
+pub mod claims;
+pub mod committer;
+pub mod connection;
+pub mod fetch;
+pub mod files;
+pub mod inbox;
+pub mod index;
+pub mod listener;
+pub mod maintenance;
+pub mod message;
+pub mod offsets;
+pub mod outbox;
+pub mod produce;
+pub mod reader;
+pub mod requests;
+pub mod response;
+pub mod retention;
+pub mod start;
+pub mod topics;
+
+use claims::Claims;
+use committer::Committer;
+use connection::Connection;
+use fetch::FetchSession;
+use index::ShardIndex;
+use message::{ControlRequest, ShardMessage};
+use reader::{BlockReader, ReadError};
+
+/// What every shard of a node knows of the node.
+#[derive(Debug, Clone)]
+pub struct NodeIdentity {
+    /// The store's identity.
+    pub store_uuid: [u8; 16],
+    /// The cluster.
+    pub cluster_id: [u8; 16],
+    /// This node.
+    pub node: NodeId,
+    /// Host that clients are told to connect to.
+    pub advertised_host: String,
+    /// Port that clients are told to connect to.
+    pub advertised_port: u16,
+    /// Number of shards.
+    pub shards: u16,
+}
+
+/// One shard.
+pub struct Shard {
+    /// Its number.
+    pub id: ShardId,
+    /// The node it belongs to.
+    pub node: Arc<NodeIdentity>,
+    /// Chains and partitions.
+    pub log: RefCell<ShardLog>,
+    /// Where batches lie.
+    pub index: ShardIndex,
+    /// Blocks in memory.
+    pub cache: Rc<RefCell<BlockCache>>,
+    /// Reads blocks that are not.
+    pub reader: Rc<BlockReader>,
+    /// The journal it writes.
+    pub journal: Rc<Journal>,
+    /// Group commit.
+    pub committer: Committer,
+    /// Topics, as of the last command that the control plane sent.
+    pub metadata: RefCell<MetadataState>,
+    /// Counters.
+    pub metrics: Arc<ShardMetrics>,
+    /// Tasks that a stop waits for.
+    pub tasks: TaskTracker,
+    /// Where commands on topics go.
+    pub control: Sender<ControlRequest>,
+    /// The other shards, by number; the own place is there too.
+    pub mesh: Vec<Sender<ShardMessage>>,
+    /// Blocking file work.
+    pub agent: Rc<FileAgent>,
+    /// Segments that other shards may still read.
+    pub claims: RefCell<Claims>,
+    /// Everything of the journal before this is in the log's state and the index in memory.
+    pub noted_to: Cell<JournalPos>,
+    /// Where recovery would start: the newest durable checkpoint's position.
+    pub recovery_start: Cell<JournalPos>,
+    /// Notified after each group.
+    pub group_done: Notify,
+    /// Calls for background work.
+    pub maintenance: Notify,
+    /// Generation of the deal of chains to shards.
+    pub layout_generation: u64,
+    /// Whether every shard had a checkpoint of this layout when the broker started.
+    pub settled: bool,
+    /// Segments of journals of an earlier layout that this shard looks after.
+    pub old_segments: RefCell<Vec<index::SegmentKey>>,
+    /// Producer ids that this shard may give out.
+    pub producer_ids: RefCell<std::ops::Range<u64>>,
+    pinned_bytes: Rc<Cell<usize>>,
+    pin_budget_bytes: usize,
+    watchers: RefCell<FxHashMap<TopicPartition, Vec<Rc<FetchSession>>>>,
+    stalled: RefCell<Vec<Rc<Connection>>>,
+    connections: RefCell<FxHashMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    stopping: Cell<bool>,
+    stop: Notify,
+}
+
+impl Shard {
+    /// Why writes are refused altogether, if they are.
+    pub fn refuse_writes(&self) -> Option<(ErrorCode, u64)> {
+        if self.stopping.get() {
+            Some((ErrorCode::ShuttingDown, 0))
+        } else if self.journal.is_latched() {
+            Some((ErrorCode::StoreFailed, 0))
+        } else {
+            None
+        }
+    }
+
+    /// Why `bytes` more are refused for want of space, if they are.
+    pub fn refuse_for_space(&self, bytes: usize) -> Option<(ErrorCode, u64)> {
+        let pending = self.committer.assembler.borrow().pending_bytes();
+        (!self.journal.has_room(pending, bytes)).then_some((ErrorCode::StorageFull, 0))
+    }
+
+    /// What a client is told of a partition that is not on this shard.
+    pub fn not_here(&self, tp: TopicPartition) -> (ErrorCode, u64) {
+        match self.metadata.borrow().chain_of(tp) {
+            Some(chain) => match self.owner_of(chain) {
+                owner if owner != self.id => {
+                    let node = u64::from(self.node.node.get());
+                    (ErrorCode::NotOwner, node << 32 | u64::from(owner.get()))
+                }
+                _ => (ErrorCode::UnknownPartition, 0),
+            },
+            None => (ErrorCode::UnknownPartition, 0),
+        }
+    }
+
+    /// The shard that owns a chain.
+    pub fn owner_of(&self, chain: ChainId) -> ShardId {
+        owner_of(chain, self.node.shards)
+    }
+
+    /// The weakest class that a topic takes.
+    pub fn topic_min_durability(&self, topic: TopicId) -> Option<Durability> {
+        self.metadata
+            .borrow()
+            .topic(topic)
+            .map(|topic| topic.config.min_durability)
+    }
+
+    /// What a client is told of a refused batch.
+    pub fn explain(&self, tp: TopicPartition, refusal: &ProduceRefusal) -> (ErrorCode, u64) {
+        match refusal {
+            ProduceRefusal::UnknownPartition { .. } => self.not_here(tp),
+            other => other.answer(),
+        }
+    }
+
+    /// The item of a fetch response for a partition at an offset; an error item if the session
+    /// cannot read there.
+    pub fn partition_item(&self, tp: TopicPartition, from: Offset) -> Result<FetchItem, FetchItem> {
+        let mut item = FetchItem {
+            topic: tp.topic,
+            partition: tp.partition,
+            fetch_offset: from,
+            ..FetchItem::default()
+        };
+        let log = self.log.borrow();
+        let Some(partition) = log.partition(tp) else {
+            let (error, detail) = self.not_here(tp);
+            item.error = error;
+            item.high_watermark = Offset::new(detail);
+            return Err(item);
+        };
+        item.high_watermark = partition.high_watermark;
+        item.log_start = partition.log_start;
+        if from < partition.log_start || from > partition.high_watermark {
+            item.error = ErrorCode::OffsetOutOfRange;
+            return Err(item);
+        }
+        Ok(item)
+    }
+
+    /// Tells a session of a partition's commits from now on.
+    pub fn watch(&self, tp: TopicPartition, session: &Rc<FetchSession>) {
+        let mut watchers = self.watchers.borrow_mut();
+        let sessions = watchers.entry(tp).or_default();
+        if !sessions.iter().any(|known| Rc::ptr_eq(known, session)) {
+            sessions.push(Rc::clone(session));
+        }
+    }
+
+    /// Tells it no more.
+    pub fn unwatch(&self, tp: TopicPartition, session: &Rc<FetchSession>) {
+        let mut watchers = self.watchers.borrow_mut();
+        if let Some(sessions) = watchers.get_mut(&tp) {
+            sessions.retain(|known| !Rc::ptr_eq(known, session));
+            if sessions.is_empty() {
+                watchers.remove(&tp);
+            }
+        }
+    }
+
+    /// Applies what a durable frame holds: high watermarks, index, waiting readers.
+    pub fn apply_committed(self: &Rc<Self>, block: BlockLocation, frame: &assembler::FilledFrame) {
+        let (chain, lsn) = (frame.chain, frame.lsn);
+        match &frame.control {
+            None => self.apply_batches(block, chain, lsn, &frame.placed.rows),
+            Some(control) => self.apply_control(chain, lsn, control.kind, &control.body),
+        }
+    }
+
+    fn apply_batches(&self, block: BlockLocation, chain: ChainId, lsn: Lsn, rows: &[PlacedRow]) {
+        self.log.borrow_mut().committed(chain, lsn, rows);
+        let watchers = self.watchers.borrow();
+        for row in rows {
+            let extent = Extent {
+                base_offset: row.base_offset,
+                end_offset: row.end_offset,
+                block,
+                offset_in_block: row.offset_in_block,
+                bytes: row.bytes,
+                max_timestamp_ms: row.max_timestamp_ms,
+            };
+            self.index.insert(row.tp, extent);
+            if let Some(sessions) = watchers.get(&row.tp) {
+                sessions
+                    .iter()
+                    .for_each(|session| session.mark_ready(row.tp));
+            }
+        }
+    }
+
+    fn apply_control(self: &Rc<Self>, chain: ChainId, lsn: Lsn, kind: FrameKind, body: &[u8]) {
+        let applied = self
+            .log
+            .borrow_mut()
+            .committed_control(chain, lsn, kind, body);
+        let dropped = applied.expect("a control frame that this shard built is well formed");
+        if !dropped.is_empty() {
+            let shard = Rc::clone(self);
+            self.tasks
+                .spawn(crate::runtime::executor::Queue::Background, async move {
+                    shard.discount_dropped(dropped).await;
+                });
+        }
+    }
+
+    /// Notes that a connection's peer takes nothing.
+    pub fn note_stalled(&self, connection: &Rc<Connection>) {
+        let mut stalled = self.stalled.borrow_mut();
+        if !stalled.iter().any(|known| Rc::ptr_eq(known, connection)) {
+            stalled.push(Rc::clone(connection));
+        }
+        drop(stalled);
+        self.relieve_pins();
+    }
+
+    /// Takes blocks back from stalled connections while sends pin more than their budget.
+    pub fn relieve_pins(&self) {
+        let mut stalled = self.stalled.borrow_mut();
+        stalled.retain(|connection| connection.is_stalled() && !connection.is_closed());
+        if self.pinned_bytes.get() > self.pin_budget_bytes {
+            for connection in stalled.drain(..) {
+                connection.park();
+            }
+        }
+        let pinned = u64::try_from(self.pinned_bytes.get()).expect("usize fits u64");
+        self.metrics.pinned_bytes.set(pinned);
+    }
+
+    /// Logs and counts data that could not be read, with what is affected.
+    pub fn report_read_error(&self, tp: TopicPartition, at: Offset, cause: &ReadError) {
+        let topic = self
+            .metadata
+            .borrow()
+            .topic(tp.topic)
+            .map(|topic| topic.name.clone());
+        error!(
+            topic = topic.as_deref().unwrap_or("?"),
+            partition = tp.partition.get(),
+            offset = at.get(),
+            %cause,
+            "records cannot be read; the rest is served"
+        );
+    }
+
+    /// Takes a connection off the shard's books.
+    pub fn forget_connection(&self, connection: &Rc<Connection>) {
+        self.drop_pending(connection);
+        self.connections.borrow_mut().remove(&connection.id);
+        self.stalled
+            .borrow_mut()
+            .retain(|known| !Rc::ptr_eq(known, connection));
+        self.metrics.connections.sub(1);
+    }
+
+    /// Whether the shard is going down.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Waits until the shard goes down.
+    pub async fn stopped(&self) {
+        while !self.stopping.get() {
+            self.stop.notified().await;
+        }
+        self.stop.notify();
+    }
+}
+
+impl Shard {
+    /// The shard that looks after a journal: its own, or one of an earlier layout.
+    pub fn keeper_of(&self, journal: JournalId) -> ShardId {
+        ShardId::new(journal.get() % self.node.shards)
+    }
+}
+
+/// Chains are dealt to shards in turn.
+pub fn owner_of(chain: ChainId, shards: u16) -> ShardId {
+    let turn = chain.get() % u32::from(shards);
+    ShardId::new(u16::try_from(turn).expect("below a u16 count"))
+}

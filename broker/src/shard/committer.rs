@@ -1,0 +1,423 @@
+//! The group commit of one shard: admission, filling of blocks, the journal, release of acks.
+//!
+//! Requests wait in the admission queue, which is fair between connections. They are admitted
+//! (offsets assigned) and gathered into blocks as long as the next group has room, also while a
+//! group is being written, so that the disk does not wait for the processor. When the group is on
+//! stable storage, high watermarks move, readers wake and acks go out.
+//!
+//! Invariants: a durable ack is sent only after the flush of its group; when the journal fails
+//! nothing is acknowledged any more. Runs on the shard's executor.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use catena_core::admission::Admission;
+use catena_core::entry::{FrameKind, RecordKind};
+use catena_core::group::{GroupPolicy, Start};
+use catena_core::ids::BlockLocation;
+use catena_core::limits::GROUP_BYTES_MAX;
+use catena_protocol::error::ErrorCode;
+use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
+use catena_protocol::messages::AckItem;
+use tracing::error;
+
+use super::Shard;
+use super::assembler::{Assembler, FilledBlock};
+use super::connection::Connection;
+use super::produce::{self, Pending};
+use crate::journal::{CommittedBlock, JournalError};
+use crate::runtime::channel::{Notify, OneshotReceiver, OneshotSender, oneshot};
+use crate::runtime::clock;
+
+/// How long the journal must be idle before the flush ledger is written.
+const LEDGER_IDLE: Duration = Duration::from_millis(5);
+
+/// Where a journal record landed.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordPlace {
+    /// Its block.
+    pub block: BlockLocation,
+    /// First byte of its entry in the block.
+    pub offset_in_block: u32,
+    /// Length of the entry.
+    pub bytes: u32,
+}
+
+/// An ack that waits for the group its batch went into.
+pub struct WaitingAck {
+    /// Who is told.
+    pub connection: Rc<Connection>,
+    /// What is told when the group is durable.
+    pub ack: AckItem,
+    /// Credit to give back.
+    pub charged_bytes: usize,
+    /// When the request arrived.
+    pub arrived_us: u64,
+}
+
+/// An ack for a duplicate, which waits until its original is committed.
+pub struct DuplicateAck {
+    /// The partition of the original.
+    pub tp: TopicPartition,
+    /// The high watermark that commits the original and all that its producer sent after it.
+    pub commit_offset: Offset,
+    /// The ack.
+    pub waiting: WaitingAck,
+}
+
+/// State of the group commit.
+pub struct Committer {
+    admission: RefCell<Admission<Pending>>,
+    pub(super) assembler: RefCell<Assembler>,
+    pub(super) waiting: RefCell<Vec<WaitingAck>>,
+    pub(super) duplicates: RefCell<Vec<DuplicateAck>>,
+    touched: RefCell<Vec<Rc<Connection>>>,
+    records: RefCell<BTreeMap<u64, OneshotSender<RecordPlace>>>,
+    frames: RefCell<BTreeMap<u64, OneshotSender<()>>>,
+    next_ticket: Cell<u64>,
+    requests: Cell<u32>,
+    stopping: Cell<bool>,
+    work: Notify,
+    space: Notify,
+}
+
+impl Default for Committer {
+    fn default() -> Self {
+        Committer {
+            admission: RefCell::new(Admission::new()),
+            assembler: RefCell::default(),
+            waiting: RefCell::default(),
+            duplicates: RefCell::default(),
+            touched: RefCell::default(),
+            records: RefCell::default(),
+            frames: RefCell::default(),
+            next_ticket: Cell::new(0),
+            requests: Cell::new(0),
+            stopping: Cell::new(false),
+            work: Notify::new(),
+            space: Notify::new(),
+        }
+    }
+}
+
+impl Committer {
+    fn expect_frame(&self) -> (u64, OneshotReceiver<()>) {
+        let (sender, receiver) = oneshot();
+        let ticket = self.next_ticket();
+        self.frames.borrow_mut().insert(ticket, sender);
+        (ticket, receiver)
+    }
+
+    fn expect_record(&self) -> (u64, OneshotReceiver<RecordPlace>) {
+        let (sender, receiver) = oneshot();
+        let ticket = self.next_ticket();
+        self.records.borrow_mut().insert(ticket, sender);
+        (ticket, receiver)
+    }
+
+    fn next_ticket(&self) -> u64 {
+        self.requests.set(self.requests.get() + 1);
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        ticket
+    }
+}
+
+impl Shard {
+    /// Queues produce work of a connection; [`Shard::absorb`] admits it.
+    pub fn queue(&self, connection: &Connection, pending: Pending) {
+        let bytes = pending.bytes();
+        self.committer
+            .admission
+            .borrow_mut()
+            .push(connection.id, bytes, pending);
+    }
+
+    /// Appends a control frame to a chain and returns when it is committed.
+    pub async fn append_control(
+        self: &Rc<Self>,
+        chain: ChainId,
+        kind: FrameKind,
+        body: Bytes,
+    ) -> Result<(), JournalError> {
+        let (ticket, receiver) = self.committer.expect_frame();
+        let mut log = self.log.borrow_mut();
+        self.committer
+            .assembler
+            .borrow_mut()
+            .add_control(ticket, chain, kind, body, &mut log);
+        drop(log);
+        self.committer.work.notify();
+        self.outcome(receiver).await
+    }
+
+    /// Appends a record that is local to this journal; returns its place when it is durable.
+    pub async fn append_record(
+        self: &Rc<Self>,
+        kind: RecordKind,
+        chain: (ChainId, ChainEpoch),
+        body: Bytes,
+    ) -> Result<RecordPlace, JournalError> {
+        let (ticket, receiver) = self.committer.expect_record();
+        let mut log = self.log.borrow_mut();
+        self.committer
+            .assembler
+            .borrow_mut()
+            .add_record(ticket, kind, chain, body, &mut log);
+        drop(log);
+        self.committer.work.notify();
+        self.outcome(receiver).await
+    }
+
+    async fn outcome<T>(&self, receiver: OneshotReceiver<T>) -> Result<T, JournalError> {
+        receiver.await.ok_or_else(|| JournalError::Latched {
+            journal: self.journal.id(),
+            reason: self
+                .journal
+                .failure()
+                .unwrap_or_else(|| "the shard is stopping".to_owned()),
+        })
+    }
+
+    /// Bytes that wait for admission or for their group.
+    pub fn pending_produce_bytes(&self) -> usize {
+        self.committer.admission.borrow().bytes()
+            + self.committer.assembler.borrow().pending_bytes()
+    }
+
+    /// Waits until the shard takes more produce bytes.
+    pub async fn produce_room(&self) {
+        while self.pending_produce_bytes() > crate::limits::PRODUCE_PENDING_BYTES_MAX
+            && !self.committer.stopping.get()
+        {
+            self.committer.space.notified().await;
+        }
+    }
+
+    /// Admits what waits, as long as the next group has room.
+    pub fn absorb(self: &Rc<Self>) {
+        while self.committer.assembler.borrow().pending_bytes() < GROUP_BYTES_MAX {
+            let next = self.committer.admission.borrow_mut().pop();
+            let Some((_, pending)) = next else { break };
+            self.committer
+                .requests
+                .set(self.committer.requests.get() + 1);
+            produce::admit(self, pending);
+        }
+        self.flush_acks();
+        if !self.committer.assembler.borrow().is_empty() {
+            self.committer.work.notify();
+        }
+    }
+
+    /// Collects an ack into its connection's next ack frame.
+    pub fn ack(&self, connection: &Rc<Connection>, ack: AckItem) {
+        if connection.push_ack(ack) {
+            self.committer
+                .touched
+                .borrow_mut()
+                .push(Rc::clone(connection));
+        }
+    }
+
+    /// Sends the ack frames of all connections that have any.
+    pub fn flush_acks(&self) {
+        for connection in self.committer.touched.borrow_mut().drain(..) {
+            connection.flush_acks();
+        }
+    }
+
+    /// Forgets what a closed connection still has waiting for admission.
+    pub fn drop_pending(&self, connection: &Connection) {
+        self.committer
+            .admission
+            .borrow_mut()
+            .remove_source(connection.id);
+    }
+
+    /// Runs the group commit until the shard stops and nothing waits.
+    pub async fn commit_loop(self: Rc<Self>) {
+        let mut policy = GroupPolicy::new();
+        loop {
+            self.absorb();
+            let bytes = self.committer.assembler.borrow().pending_bytes();
+            match policy.decide(clock::now_us(), self.committer.requests.get(), bytes, false) {
+                Start::Now => {}
+                Start::At(at_us) => clock::sleep_until(at_us).await,
+                Start::Wait => {
+                    if self.committer.stopping.get() {
+                        break;
+                    }
+                    self.idle().await;
+                    continue;
+                }
+            }
+            self.absorb();
+            if self.commit_group(&mut policy).await.is_err() {
+                self.refuse_everything();
+            }
+        }
+    }
+
+    /// Lets the commit loop end once nothing waits.
+    pub fn stop_committing(&self) {
+        self.committer.stopping.set(true);
+        self.committer.work.notify();
+        self.committer.space.notify();
+    }
+
+    async fn idle(&self) {
+        let work = &self.committer.work;
+        if !self.journal.ledger_is_behind() || self.journal.failure().is_some() {
+            work.notified().await;
+        } else if clock::timeout(LEDGER_IDLE, work.notified()).await.is_err() {
+            // A failure latches the journal, and the next group reports it.
+            let _ = self.journal.note_idle().await;
+        }
+    }
+
+    async fn commit_group(self: &Rc<Self>, policy: &mut GroupPolicy) -> Result<(), JournalError> {
+        let started_us = clock::now_us();
+        let filled = {
+            let mut log = self.log.borrow_mut();
+            self.committer.assembler.borrow_mut().take(&mut log)
+        };
+        let acks = std::mem::take(&mut *self.committer.waiting.borrow_mut());
+        let requests = self.committer.requests.replace(0);
+        let bytes = filled.iter().map(|f| f.block.used).sum();
+        policy.on_group_start(started_us, requests, bytes);
+        self.metrics.group_requests.record(u64::from(requests));
+        self.committer.space.notify();
+        let (blocks, contents): (Vec<_>, Vec<_>) = filled
+            .into_iter()
+            .map(
+                |FilledBlock {
+                     block,
+                     frames,
+                     records,
+                 }| (block, (frames, records)),
+            )
+            .unzip();
+        // Meanwhile the readers admit what arrives and fill the blocks of the next group.
+        let written = self.journal.commit(blocks).await;
+        policy.on_group_end(clock::now_us());
+        match written {
+            Ok(committed) => {
+                for (block, (frames, records)) in committed.into_iter().zip(contents) {
+                    self.note_committed(&block, frames, records);
+                }
+                self.noted_to.set(self.journal.flushed());
+                self.release_acks(acks);
+                self.group_done.notify();
+                self.call_maintenance();
+                Ok(())
+            }
+            Err(failure) => {
+                for waiting in acks {
+                    self.fail(waiting);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn note_committed(
+        self: &Rc<Self>,
+        block: &CommittedBlock,
+        frames: Vec<super::assembler::FilledFrame>,
+        records: Vec<super::assembler::FilledRecord>,
+    ) {
+        let at = block.location;
+        self.cache.borrow_mut().insert(
+            at.journal,
+            at.segment,
+            at.offset,
+            Rc::clone(&block.buffer),
+            at.bytes,
+        );
+        for frame in frames {
+            self.apply_committed(at, &frame);
+            let ticket = frame.control.as_ref().map(|control| control.ticket);
+            let waiting = ticket.and_then(|t| self.committer.frames.borrow_mut().remove(&t));
+            if let Some(sender) = waiting {
+                let _ = sender.send(());
+            }
+        }
+        for record in records {
+            let sender = self.committer.records.borrow_mut().remove(&record.ticket);
+            if let Some(sender) = sender {
+                let place = RecordPlace {
+                    block: at,
+                    offset_in_block: record.offset_in_block,
+                    bytes: record.bytes,
+                };
+                let _ = sender.send(place);
+            }
+        }
+    }
+
+    fn release_acks(&self, acks: Vec<WaitingAck>) {
+        let now_us = clock::now_us();
+        for waiting in acks {
+            self.metrics
+                .commit_us
+                .record(now_us.saturating_sub(waiting.arrived_us));
+            self.release(waiting);
+        }
+        let waiting = std::mem::take(&mut *self.committer.duplicates.borrow_mut());
+        waiting
+            .into_iter()
+            .for_each(|duplicate| self.acknowledge_duplicate(duplicate));
+        self.flush_acks();
+    }
+
+    /// Acknowledges a duplicate whose original is committed, or lets it wait for that.
+    pub fn acknowledge_duplicate(&self, duplicate: DuplicateAck) {
+        if self
+            .log
+            .borrow()
+            .is_committed(duplicate.tp, duplicate.commit_offset)
+        {
+            self.release(duplicate.waiting);
+        } else {
+            self.committer.duplicates.borrow_mut().push(duplicate);
+        }
+    }
+
+    fn release(&self, waiting: WaitingAck) {
+        waiting.connection.release(waiting.charged_bytes);
+        self.ack(&waiting.connection, waiting.ack);
+    }
+
+    fn fail(&self, waiting: WaitingAck) {
+        let ack = AckItem {
+            error: ErrorCode::StoreFailed,
+            detail: 0,
+            ..waiting.ack
+        };
+        self.release(WaitingAck { ack, ..waiting });
+    }
+
+    /// The journal is latched: everything that waits, or still comes, gets an error.
+    fn refuse_everything(self: &Rc<Self>) {
+        error!(
+            shard = self.id.get(),
+            "the journal failed; the shard takes no writes any more"
+        );
+        for waiting in std::mem::take(&mut *self.committer.waiting.borrow_mut()) {
+            self.fail(waiting);
+        }
+        for duplicate in std::mem::take(&mut *self.committer.duplicates.borrow_mut()) {
+            self.fail(duplicate.waiting);
+        }
+        self.committer.records.borrow_mut().clear();
+        self.committer.frames.borrow_mut().clear();
+        let mut log = self.log.borrow_mut();
+        self.committer.assembler.borrow_mut().take(&mut log);
+        drop(log);
+        self.flush_acks();
+    }
+}

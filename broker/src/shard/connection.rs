@@ -1,0 +1,238 @@
+//! One client connection on its owning shard: a reader task, a writer task, and what they share.
+//!
+//! The reader parses frames and hands requests on; it never waits for a request to finish, so
+//! requests are pipelined. It stops reading only when the client exceeds the produce credit that
+//! `Hello` granted, or when the shard's own produce budget is used up. The writer sends what the
+//! outbox holds. Acks are collected per group commit, so that one frame completes many requests.
+//!
+//! Runs on the shard's executor.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use catena_protocol::error::ErrorCode;
+use catena_protocol::ids::{CorrelationId, SessionId};
+use catena_protocol::messages::{AckItem, ErrorResponse, encode_produce_ack};
+use futures_util::future::{Either, select};
+use tracing::debug;
+
+use super::access::Principal;
+use super::fetch::FetchSession;
+use super::outbox::{Front, Outbox};
+use super::{Shard, requests};
+use crate::limits::{PRODUCE_CREDIT_BYTES, SLOW_SEND_CLOSE};
+use crate::runtime::channel::Notify;
+use crate::runtime::clock;
+use crate::runtime::executor::{self, Queue};
+use crate::runtime::net::Conn;
+
+/// How often a stalled send is looked at.
+const STALL_CHECK: Duration = Duration::from_millis(500);
+
+/// What the tasks of one connection share.
+pub struct Connection {
+    /// Number of the connection on this shard; the admission queue's source.
+    pub id: u64,
+    /// Who is on the other side.
+    pub principal: Principal,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// Fetch sessions by the client's numbers.
+    pub sessions: RefCell<BTreeMap<SessionId, Rc<FetchSession>>>,
+    socket: Rc<Conn>,
+    acks: RefCell<Vec<AckItem>>,
+    unacked_bytes: Cell<usize>,
+    credit: Notify,
+    park: Notify,
+    stalled: Cell<bool>,
+    closed: Cell<bool>,
+}
+
+impl Connection {
+    /// A connection whose `Hello` was answered.
+    pub fn new(id: u64, socket: Rc<Conn>, principal: Principal, pinned: Rc<Cell<usize>>) -> Self {
+        Connection {
+            id,
+            principal,
+            outbox: Outbox::new(pinned),
+            sessions: RefCell::default(),
+            socket,
+            acks: RefCell::default(),
+            unacked_bytes: Cell::new(0),
+            credit: Notify::new(),
+            park: Notify::new(),
+            stalled: Cell::new(false),
+            closed: Cell::new(false),
+        }
+    }
+
+    /// Queues a whole frame.
+    pub fn send(&self, frame: Vec<u8>) {
+        if !self.closed.get() {
+            self.outbox.push_bytes(Bytes::from(frame));
+        }
+    }
+
+    /// Answers a request with an error.
+    pub fn send_error(&self, to: CorrelationId, code: ErrorCode, detail: u64, message: &str) {
+        let mut frame = Vec::new();
+        ErrorResponse {
+            code,
+            message: message.to_owned(),
+            detail,
+        }
+        .encode(to, &mut frame);
+        self.send(frame);
+    }
+
+    /// Notes an ack; the first since the last frame returns true, and the caller then makes sure
+    /// that [`flush_acks`](Self::flush_acks) is called.
+    pub fn push_ack(&self, ack: AckItem) -> bool {
+        let mut acks = self.acks.borrow_mut();
+        acks.push(ack);
+        acks.len() == 1
+    }
+
+    /// Sends the collected acks as one frame.
+    pub fn flush_acks(&self) {
+        let acks = std::mem::take(&mut *self.acks.borrow_mut());
+        if !acks.is_empty() {
+            let mut frame = Vec::new();
+            for items in acks.chunks(usize::from(u16::MAX)) {
+                encode_produce_ack(&mut frame, items);
+            }
+            self.send(frame);
+        }
+    }
+
+    /// Charges `bytes` of produce payload against the connection's credit.
+    pub fn charge(&self, bytes: usize) {
+        self.unacked_bytes.set(self.unacked_bytes.get() + bytes);
+    }
+
+    /// Gives credit back.
+    pub fn release(&self, bytes: usize) {
+        self.unacked_bytes.set(self.unacked_bytes.get() - bytes);
+        self.credit.notify();
+    }
+
+    /// Waits until the client is within its credit again.
+    pub async fn credit(&self) {
+        while self.unacked_bytes.get() > PRODUCE_CREDIT_BYTES && !self.closed.get() {
+            self.credit.notified().await;
+        }
+    }
+
+    /// Whether the connection is going down.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Whether the peer does not take what waits for it.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.get()
+    }
+
+    /// Ends the connection; its tasks end soon.
+    pub fn close(&self) {
+        if !self.closed.replace(true) {
+            self.socket.shutdown();
+            self.outbox.work.notify();
+            self.outbox.drained.notify();
+            self.credit.notify();
+            self.park.notify();
+            for session in self.sessions.borrow().values() {
+                session.close();
+            }
+        }
+    }
+
+    /// Gives up the blocks that a stalled peer pins.
+    pub fn park(&self) {
+        self.outbox.park();
+        self.park.notify();
+    }
+}
+
+/// Serves a connection until either side ends it.
+pub async fn serve(shard: Rc<Shard>, connection: Rc<Connection>, inbox: super::inbox::Inbox) {
+    let writer = executor::spawn(
+        Queue::Network,
+        write_loop(Rc::clone(&shard), Rc::clone(&connection)),
+    );
+    let ended = requests::read_loop(&shard, &connection, inbox).await;
+    if let Err(reason) = ended {
+        debug!(connection = connection.id, %reason, "connection ended");
+    }
+    connection.close();
+    writer.await;
+    connection.sessions.borrow_mut().clear();
+    shard.forget_connection(&connection);
+}
+
+async fn write_loop(shard: Rc<Shard>, connection: Rc<Connection>) {
+    if let Err(error) = write_until_closed(&shard, &connection).await {
+        debug!(connection = connection.id, %error, "sending ended");
+    }
+    connection.close();
+}
+
+async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> io::Result<()> {
+    let outbox = &connection.outbox;
+    while !connection.closed.get() {
+        match outbox.front() {
+            Front::Empty => outbox.work.notified().await,
+            Front::Parked(slice) => {
+                let slices = shard.reader.read_back(&slice).await?;
+                outbox.restore(slices);
+            }
+            Front::Ready => {
+                match outbox.with_slices(|slices| connection.socket.try_send(slices)) {
+                    Ok(sent) => outbox.advance(sent),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        wait_writable(shard, connection).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+                executor::yield_if_needed().await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the peer takes bytes. Its blocks can be parked meanwhile.
+async fn wait_writable(shard: &Rc<Shard>, connection: &Rc<Connection>) -> io::Result<()> {
+    connection.stalled.set(true);
+    shard.note_stalled(connection);
+    let give_up_us = clock::now_us() + duration_us(SLOW_SEND_CLOSE);
+    let sent = loop {
+        if connection.closed.get() {
+            break Ok(0);
+        }
+        if clock::now_us() >= give_up_us {
+            break Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the peer took nothing for {SLOW_SEND_CLOSE:?}"),
+            ));
+        }
+        let first = connection.outbox.first();
+        let writable = std::pin::pin!(connection.socket.writable(first.as_slice()));
+        let parked = std::pin::pin!(connection.park.notified());
+        let either = clock::timeout(STALL_CHECK, select(writable, parked)).await;
+        if let Ok(Either::Left((sent, _))) = either {
+            break sent;
+        }
+    };
+    connection.stalled.set(false);
+    connection.outbox.advance(sent?);
+    Ok(())
+}
+
+fn duration_us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).expect("seconds in microseconds fit u64")
+}

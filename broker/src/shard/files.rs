@@ -1,0 +1,103 @@
+//! Segment files open for reading, on one shard.
+//!
+//! An open segment is its lease: whoever reads from it or means to (a parked response) holds the
+//! `Rc`, and a segment is reused only when nobody does. Any journal of the store can be read, also
+//! those that an earlier core count wrote. Runs on the shard's executor.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use catena_core::ids::{JournalId, SegmentSeq};
+use catena_core::limits::BLOCK_ALIGN;
+use catena_core::segment::SegmentHeader;
+
+use crate::journal::segments::segment_path;
+use crate::runtime::file::LogFile;
+
+/// Files kept open without a lease.
+const IDLE_FILES_MAX: usize = 256;
+
+/// A segment that can be read.
+pub struct OpenSegment {
+    /// The journal it belongs to.
+    pub journal: JournalId,
+    /// Its header: the salt is needed to check blocks.
+    pub header: SegmentHeader,
+    /// The file.
+    pub file: LogFile,
+}
+
+/// The segments one shard has open.
+pub struct SegmentFiles {
+    journals: PathBuf,
+    open: RefCell<BTreeMap<(JournalId, SegmentSeq), Rc<OpenSegment>>>,
+}
+
+impl SegmentFiles {
+    /// Reads segments below `journals`, the store's directory of journals.
+    pub fn new(journals: PathBuf) -> SegmentFiles {
+        SegmentFiles {
+            journals,
+            open: RefCell::new(BTreeMap::new()),
+        }
+    }
+
+    /// Opens a segment, or shares the open one.
+    pub async fn open(
+        &self,
+        journal: JournalId,
+        segment: SegmentSeq,
+    ) -> io::Result<Rc<OpenSegment>> {
+        if let Some(open) = self.open.borrow().get(&(journal, segment)) {
+            return Ok(Rc::clone(open));
+        }
+        let path = self.path(journal, segment);
+        let file = LogFile::open(&path, false).await?;
+        let page = file.read(0, BLOCK_ALIGN).await?;
+        let header = SegmentHeader::decode(&page).map_err(io::Error::other)?;
+        if (header.journal, header.segment) != (journal, segment) {
+            return Err(io::Error::other(format!(
+                "{} is segment {} of journal {}",
+                path.display(),
+                header.segment.get(),
+                header.journal.get()
+            )));
+        }
+        let opened = Rc::new(OpenSegment {
+            journal,
+            header,
+            file,
+        });
+        let mut open = self.open.borrow_mut();
+        if open.len() >= IDLE_FILES_MAX {
+            open.retain(|_, segment| Rc::strong_count(segment) > 1);
+        }
+        Ok(Rc::clone(open.entry((journal, segment)).or_insert(opened)))
+    }
+
+    /// The path of a segment.
+    pub fn path(&self, journal: JournalId, segment: SegmentSeq) -> PathBuf {
+        segment_path(&journal_dir(&self.journals, journal), segment)
+    }
+
+    /// Whether anyone reads from the segment or means to.
+    pub fn leased(&self, journal: JournalId, segment: SegmentSeq) -> bool {
+        self.open
+            .borrow()
+            .get(&(journal, segment))
+            .is_some_and(|s| Rc::strong_count(s) > 1)
+    }
+
+    /// Closes a segment that nobody leases.
+    pub fn forget(&self, journal: JournalId, segment: SegmentSeq) {
+        self.open.borrow_mut().remove(&(journal, segment));
+    }
+}
+
+/// The directory of a journal below the store's directory of journals.
+pub fn journal_dir(journals: &std::path::Path, journal: JournalId) -> PathBuf {
+    journals.join(format!("{:03}", journal.get()))
+}

@@ -1,0 +1,343 @@
+//! Reads blocks back: from the cache, or from the disk in chunks that serve every partition in them.
+//!
+//! A chunk starts and ends at block boundaries that the asking partition's extents name; gaps below
+//! 64 KiB between them are read along. Each chunk is checked once, whole, before it enters the
+//! cache. Readers that want the same chunk share one read. While one chunk is consumed the next are
+//! on their way.
+//!
+//! Runs on the shard's executor; cold reads have their own task queue.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use catena_core::block::parse_block;
+use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
+use catena_core::index::Extent;
+use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+
+use super::files::{OpenSegment, SegmentFiles};
+use super::outbox::{BlockSlice, ParkedSlice};
+use crate::cache::{BlockCache, CachedBytes};
+use crate::limits::{READ_AHEAD_CHUNKS, READ_GAP_BYTES_MAX};
+use crate::metrics::ShardMetrics;
+use crate::runtime::buffer::Buffer;
+use crate::runtime::channel::Notify;
+use crate::runtime::executor::{self, Queue};
+
+/// Why a block could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// The device or the file system failed.
+    #[error("cannot read {place}: {reason}")]
+    Io {
+        /// Where.
+        place: BlockLocation,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// What was read is not what was written.
+    #[error("{place} is corrupt: {reason}")]
+    Corrupt {
+        /// Where.
+        place: BlockLocation,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// A read under way, which others can wait for.
+#[derive(Default)]
+struct Loading {
+    result: RefCell<Option<Result<CachedBytes, ReadError>>>,
+    done: Notify,
+}
+
+/// A run of blocks to read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chunk {
+    journal: JournalId,
+    segment: SegmentSeq,
+    start: u32,
+    bytes: u32,
+}
+
+/// Reads blocks for one shard.
+pub struct BlockReader {
+    /// Segments open for reading.
+    pub files: SegmentFiles,
+    cache: Rc<RefCell<BlockCache>>,
+    loading: RefCell<BTreeMap<(JournalId, SegmentSeq, u32), (Chunk, Rc<Loading>)>>,
+    metrics: Arc<ShardMetrics>,
+}
+
+impl BlockReader {
+    /// A reader over `files` that keeps what it reads in `cache`.
+    pub fn new(
+        files: SegmentFiles,
+        cache: Rc<RefCell<BlockCache>>,
+        metrics: Arc<ShardMetrics>,
+    ) -> Rc<BlockReader> {
+        Rc::new(BlockReader {
+            files,
+            cache,
+            loading: RefCell::default(),
+            metrics,
+        })
+    }
+
+    /// The block of the first of `extents`; the others say what to read along and ahead.
+    pub async fn block(
+        self: &Rc<Self>,
+        extents: impl Iterator<Item = Extent> + Clone,
+    ) -> Result<CachedBytes, ReadError> {
+        let place = extents
+            .clone()
+            .next()
+            .expect("a reader asks for at least one extent")
+            .block;
+        if let Some(bytes) = self.cache.borrow_mut().get(place) {
+            self.metrics.cache_hits.add(1);
+            return Ok(bytes);
+        }
+        self.metrics.cache_misses.add(1);
+        let chunks = plan_chunks(extents, 1 + READ_AHEAD_CHUNKS);
+        let mut first = None;
+        for chunk in chunks {
+            if first.is_some() && self.is_cached(chunk) {
+                continue;
+            }
+            let loading = self.load(chunk);
+            first.get_or_insert((chunk, loading));
+        }
+        let (chunk, loading) = first.expect("the first extent starts a chunk");
+        loop {
+            let result = loading.result.borrow().clone();
+            match result {
+                None => loading.done.notified().await,
+                Some(Ok(whole)) => {
+                    loading.done.notify();
+                    let skip = to_usize(place.offset - chunk.start);
+                    return Ok(whole.slice(skip, to_usize(place.bytes)));
+                }
+                Some(Err(error)) => {
+                    loading.done.notify();
+                    // What is damaged may be a neighbour that was only read along.
+                    let alone = Chunk::of(place);
+                    if chunk == alone {
+                        return Err(error);
+                    }
+                    return self.read_chunk(alone).await;
+                }
+            }
+        }
+    }
+
+    /// One block outside of any sequence (an index page).
+    pub async fn single(self: &Rc<Self>, place: BlockLocation) -> Result<CachedBytes, ReadError> {
+        let extent = Extent {
+            base_offset: catena_protocol::ids::Offset::new(0),
+            end_offset: catena_protocol::ids::Offset::new(0),
+            block: place,
+            offset_in_block: 0,
+            bytes: place.bytes,
+            max_timestamp_ms: 0,
+        };
+        self.block(std::iter::once(extent)).await
+    }
+
+    /// Reads a parked slice again, whole.
+    pub async fn read_back(&self, parked: &ParkedSlice) -> io::Result<Vec<BlockSlice>> {
+        let start = parked.offset - parked.offset % BLOCK_ALIGN_U32;
+        let skip = to_usize(parked.offset - start);
+        let wanted = (skip + parked.bytes).next_multiple_of(to_usize(BLOCK_ALIGN_U32));
+        let first = wanted.min(to_usize(BLOCK_BYTES_MAX_U32));
+        let buffer = Rc::new(parked.segment.file.read(u64::from(start), first).await?);
+        let here = (first - skip).min(parked.bytes);
+        let mut slices = vec![BlockSlice {
+            bytes: CachedBytes {
+                buffer,
+                start: skip,
+                bytes: here,
+            },
+            segment: Rc::clone(&parked.segment),
+            offset: parked.offset,
+        }];
+        if here < parked.bytes {
+            // A slice of up to 1 MiB that starts inside a page touches one page more.
+            let at = u64::from(start) + u64::try_from(first).expect("usize fits u64");
+            let buffer = Rc::new(parked.segment.file.read(at, wanted - first).await?);
+            slices.push(BlockSlice {
+                bytes: CachedBytes {
+                    buffer,
+                    start: 0,
+                    bytes: parked.bytes - here,
+                },
+                segment: Rc::clone(&parked.segment),
+                offset: parked.offset + u32::try_from(here).expect("a slice is below 1 MiB"),
+            });
+        }
+        Ok(slices)
+    }
+
+    fn is_cached(&self, chunk: Chunk) -> bool {
+        let first_page = BlockLocation {
+            journal: chunk.journal,
+            segment: chunk.segment,
+            offset: chunk.start,
+            bytes: BLOCK_ALIGN_U32,
+        };
+        self.cache.borrow_mut().get(first_page).is_some()
+    }
+
+    /// Starts a read, or joins the one that covers it.
+    fn load(self: &Rc<Self>, chunk: Chunk) -> Rc<Loading> {
+        let key = (chunk.journal, chunk.segment, chunk.start);
+        if let Some((running, loading)) = self.loading.borrow().get(&key)
+            && running.bytes >= chunk.bytes
+        {
+            return Rc::clone(loading);
+        }
+        let loading = Rc::new(Loading::default());
+        self.loading
+            .borrow_mut()
+            .insert(key, (chunk, Rc::clone(&loading)));
+        let (reader, result) = (Rc::clone(self), Rc::clone(&loading));
+        let read = async move {
+            let read = reader.read_chunk(chunk).await;
+            let mut running = reader.loading.borrow_mut();
+            if running
+                .get(&key)
+                .is_some_and(|(_, current)| Rc::ptr_eq(current, &result))
+            {
+                running.remove(&key);
+            }
+            drop(running);
+            *result.result.borrow_mut() = Some(read);
+            result.done.notify();
+        };
+        executor::spawn(Queue::Cold, read).detach();
+        loading
+    }
+
+    async fn read_chunk(&self, chunk: Chunk) -> Result<CachedBytes, ReadError> {
+        let place = chunk.place();
+        let io = |error: io::Error| ReadError::Io {
+            place,
+            reason: error.to_string(),
+        };
+        let segment = self
+            .files
+            .open(chunk.journal, chunk.segment)
+            .await
+            .map_err(io)?;
+        let bytes = to_usize(chunk.bytes);
+        let buffer = segment
+            .file
+            .read(u64::from(chunk.start), bytes)
+            .await
+            .map_err(io)?;
+        self.metrics.fetch_cold_reads.add(1);
+        self.metrics.fetch_cold_bytes.add(u64::from(chunk.bytes));
+        let buffer = Rc::new(buffer);
+        check_chunk(&segment, chunk, &buffer).await?;
+        self.cache.borrow_mut().insert(
+            chunk.journal,
+            chunk.segment,
+            chunk.start,
+            Rc::clone(&buffer),
+            chunk.bytes,
+        );
+        Ok(CachedBytes {
+            buffer,
+            start: 0,
+            bytes,
+        })
+    }
+}
+
+impl Chunk {
+    fn place(self) -> BlockLocation {
+        BlockLocation {
+            journal: self.journal,
+            segment: self.segment,
+            offset: self.start,
+            bytes: self.bytes,
+        }
+    }
+
+    fn of(block: BlockLocation) -> Chunk {
+        Chunk {
+            journal: block.journal,
+            segment: block.segment,
+            start: block.offset,
+            bytes: block.bytes,
+        }
+    }
+
+    /// The chunk that also covers `block`, if that is worth one read.
+    fn extended(self, block: BlockLocation) -> Option<Chunk> {
+        if (block.journal, block.segment) != (self.journal, self.segment) {
+            return None;
+        }
+        let end = self.start + self.bytes;
+        if block.offset + block.bytes <= end && block.offset >= self.start {
+            return Some(self);
+        }
+        let gap = block.offset.checked_sub(end)?;
+        let bytes = block.offset + block.bytes - self.start;
+        (gap <= READ_GAP_BYTES_MAX && bytes <= BLOCK_BYTES_MAX_U32)
+            .then_some(Chunk { bytes, ..self })
+    }
+}
+
+/// The first `count` chunks that hold the blocks of `extents`.
+fn plan_chunks(extents: impl Iterator<Item = Extent>, count: usize) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::with_capacity(count);
+    for extent in extents {
+        let longer = chunks.last().and_then(|last| last.extended(extent.block));
+        if let Some(longer) = longer {
+            chunks.pop();
+            chunks.push(longer);
+        } else if chunks.len() == count {
+            break;
+        } else {
+            chunks.push(Chunk::of(extent.block));
+        }
+    }
+    chunks
+}
+
+/// Checks every block of a chunk, heads and bodies, and that they tile it.
+async fn check_chunk(
+    segment: &OpenSegment,
+    chunk: Chunk,
+    buffer: &Buffer,
+) -> Result<(), ReadError> {
+    let mut at = 0;
+    let end = to_usize(chunk.bytes);
+    while at < end {
+        let position = chunk.start + u32::try_from(at).expect("a chunk is at most 1 MiB");
+        let corrupt = |reason: String| ReadError::Corrupt {
+            place: BlockLocation {
+                offset: position,
+                ..chunk.place()
+            },
+            reason,
+        };
+        let header = &segment.header;
+        let view = parse_block(&buffer[at..end], header.salt, header.segment, position)
+            .map_err(|error| corrupt(error.to_string()))?;
+        view.verify_bodies()
+            .map_err(|error| corrupt(error.to_string()))?;
+        at += to_usize(view.header().length);
+        executor::yield_if_needed().await;
+    }
+    Ok(())
+}
+
+fn to_usize(value: u32) -> usize {
+    usize::try_from(value).expect("u32 fits usize")
+}

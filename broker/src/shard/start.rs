@@ -1,0 +1,431 @@
+//! Starts a shard: reads journals back, rebuilds the state, opens its journal, serves, and stops.
+//!
+//! Nothing is served before everything recovered is on stable storage. Runs as the main future of
+//! the shard's executor.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use catena_core::entry::RecordKind;
+use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
+use catena_core::log::{Folded, ShardLog};
+use catena_core::recover::FrameSummary;
+use catena_protocol::ids::{ChainId, ShardId, TopicId};
+use futures_util::future::try_join_all;
+use tracing::{info, warn};
+
+use super::checkpointer::Taken;
+use super::claims::Claims;
+use super::committer::Committer;
+use super::files::{SegmentFiles, journal_dir};
+use super::index::{SegmentKey, ShardIndex};
+use super::message::{ControlRequest, ShardMessage};
+use super::reader::BlockReader;
+use super::{NodeIdentity, Shard, listener, maintenance};
+use crate::boot::{BootPlan, ScannedFrames, ShardInput};
+use crate::cache::BlockCache;
+use crate::journal::segments::segment_of;
+use crate::journal::{Journal, JournalConfig, JournalTail, recovery};
+use crate::limits::{DRAIN_TIMEOUT, FETCH_PIN_CACHE_DIVISOR};
+use crate::metrics::ShardMetrics;
+use crate::runtime::channel::{Notify, Receiver, Sender};
+use crate::runtime::clock;
+use crate::runtime::executor::{self, Queue, Task, TaskTracker};
+use crate::runtime::file::{self, FileAgent};
+use crate::runtime::net::{Conn, Listener};
+
+/// What a shard is told when its thread starts.
+pub struct ShardBoot {
+    /// Its number.
+    pub id: ShardId,
+    /// The node.
+    pub node: Arc<NodeIdentity>,
+    /// The directory of journals.
+    pub journals: PathBuf,
+    /// Checkpoints and metadata.
+    pub plan: Arc<BootPlan>,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Segment sizes, in bytes.
+    pub segment_bytes: (u32, u32),
+    /// Bytes of segments that this shard may keep.
+    pub space_bytes: u64,
+    /// Bytes of its cache.
+    pub cache_bytes: usize,
+    /// Its counters.
+    pub metrics: Arc<ShardMetrics>,
+    /// The control plane.
+    pub control: Sender<ControlRequest>,
+    /// All shards.
+    pub mesh: Vec<Sender<ShardMessage>>,
+    /// Messages to this one.
+    pub messages: Receiver<ShardMessage>,
+    /// Takes what the shard read back.
+    pub scanned: Sender<ScannedFrames>,
+    /// Gives what it starts from.
+    pub input: Receiver<ShardInput>,
+    /// Told once the shard accepts connections.
+    pub ready: Sender<ShardId>,
+}
+
+/// Runs the shard from start to stop.
+pub async fn run(boot: ShardBoot) -> Result<()> {
+    let agent = Rc::new(FileAgent::start().context("cannot start the file helper")?);
+    file::prepare_device(&boot.journals)
+        .await
+        .context("the data directory cannot be used")?;
+    let (tail, frames) = scan(&boot, &agent).await?;
+    boot.scanned
+        .send(ScannedFrames { frames })
+        .await
+        .ok()
+        .context("the start was given up")?;
+    let input = boot.input.recv().await.context("the start was given up")?;
+    let ShardBoot {
+        listen,
+        ref ready,
+        id,
+        ..
+    } = boot;
+    let ready = ready.clone();
+    let (shard, messages, taken, old_segments) = build(boot, input, tail, agent).await?;
+    let committer = executor::spawn(Queue::Journal, Rc::clone(&shard).commit_loop());
+    let mut taken = taken;
+    settle(&shard, &mut taken).await?;
+    let listener = Listener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    let maintenance = executor::spawn(
+        Queue::Background,
+        maintenance::run(Rc::clone(&shard), taken, old_segments),
+    );
+    shard.tasks.spawn(
+        Queue::Network,
+        listener::accept_loop(Rc::clone(&shard), listener),
+    );
+    ready
+        .send(id)
+        .await
+        .ok()
+        .context("the start was given up")?;
+    serve_messages(&shard, messages).await;
+    stop(&shard, committer, maintenance).await
+}
+
+/// Reads back the journals that this shard looks after.
+async fn scan(boot: &ShardBoot, agent: &Rc<FileAgent>) -> Result<(JournalTail, Vec<FrameSummary>)> {
+    let own = JournalId::new(boot.id.get());
+    let mut tail = JournalTail::default();
+    let mut frames = Vec::new();
+    for journal in boot.plan.journals_to_scan(boot.id) {
+        let dir = journal_dir(&boot.journals, journal);
+        let start = boot.plan.scan_from(journal);
+        let scanned = recovery::scan(agent, &dir, journal, start, &mut frames)
+            .await
+            .with_context(|| format!("cannot read journal {journal}"))?;
+        boot.metrics.scan_bytes.add(scanned.bytes);
+        if journal == own {
+            tail = scanned.tail;
+        }
+    }
+    Ok((tail, frames))
+}
+
+type Built = (Rc<Shard>, Receiver<ShardMessage>, Taken, Vec<SegmentKey>);
+
+async fn build(
+    boot: ShardBoot,
+    input: ShardInput,
+    tail: JournalTail,
+    agent: Rc<FileAgent>,
+) -> Result<Built> {
+    let mut log = ShardLog::default();
+    for section in input.sections {
+        let epoch = boot
+            .plan
+            .metadata
+            .chain(section.chain)
+            .map(|info| info.epoch);
+        let epoch =
+            epoch.with_context(|| format!("chain {} is not in the metadata", section.chain))?;
+        log.open_chain(section, epoch)?;
+    }
+    fold(&mut log, &input.frames)?;
+    drop_unknown_topics(&mut log, &boot.plan);
+    let index = ShardIndex::default();
+    let own = JournalId::new(boot.id.get());
+    rebuild_index(&index, &log, &boot.plan, &input.frames);
+    index.covered.set(boot.plan.index_covered(own));
+    *index.runs.borrow_mut() = input.runs;
+
+    let old = OldSegments::list(&boot, &agent).await?;
+    let (least, most) = boot.segment_bytes;
+    let config = JournalConfig {
+        id: own,
+        dir: journal_dir(&boot.journals, own),
+        store: boot.node.store_uuid,
+        segment_bytes_min: least,
+        segment_bytes_max: most,
+        space_bytes: boot.space_bytes,
+        prepared_target: 2,
+    };
+    let metrics = Arc::clone(&boot.metrics);
+    let journal = Journal::open(config, tail, Rc::clone(&agent), Arc::clone(&metrics)).await?;
+    let cache = Rc::new(RefCell::new(BlockCache::new(boot.cache_bytes)));
+    let files = SegmentFiles::new(boot.journals.clone());
+    let checkpoint = boot.plan.checkpoints.get(&own).and_then(Option::as_ref);
+    let taken = Taken {
+        sequence: checkpoint.map_or(0, |checkpoint| checkpoint.sequence),
+        scan_from: checkpoint
+            .map(|checkpoint| checkpoint.scan_from)
+            .unwrap_or_default(),
+        at_us: clock::now_us(),
+        ..Taken::default()
+    };
+    let shard = Rc::new(Shard {
+        id: boot.id,
+        node: boot.node,
+        log: RefCell::new(log),
+        index,
+        reader: BlockReader::new(files, Rc::clone(&cache), Arc::clone(&metrics)),
+        cache,
+        noted_to: Cell::new(journal.flushed()),
+        journal,
+        committer: Committer::default(),
+        metadata: RefCell::new(boot.plan.metadata.clone()),
+        metrics,
+        tasks: TaskTracker::new(),
+        control: boot.control,
+        mesh: boot.mesh,
+        agent,
+        claims: RefCell::new(old.claims),
+        recovery_start: Cell::new(JournalPos::default()),
+        group_done: Notify::new(),
+        maintenance: Notify::new(),
+        layout_generation: boot.plan.layout.generation,
+        settled: boot.plan.settled,
+        old_segments: RefCell::new(old.unwritten),
+        producer_ids: RefCell::new(0..0),
+        pinned_bytes: Rc::default(),
+        pin_budget_bytes: boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR,
+        watchers: RefCell::default(),
+        stalled: RefCell::default(),
+        connections: RefCell::default(),
+        next_connection: Cell::new(1),
+        stopping: Cell::new(false),
+        stop: Notify::new(),
+    });
+    let topics: Vec<TopicId> = shard
+        .metadata
+        .borrow()
+        .topics()
+        .map(|topic| topic.id)
+        .collect();
+    topics
+        .into_iter()
+        .for_each(|topic| shard.open_partitions(topic));
+    Ok((shard, boot.messages, taken, old.foreign))
+}
+
+fn fold(log: &mut ShardLog, frames: &[FrameSummary]) -> Result<()> {
+    for frame in frames {
+        let folded = log.fold(frame).with_context(|| {
+            format!(
+                "chain {} does not fit together at {}",
+                frame.chain, frame.block
+            )
+        })?;
+        if let Folded::Applied {
+            lost: Some((first, count)),
+            ..
+        } = folded
+        {
+            warn!(
+                chain = frame.chain.get(),
+                first = first.get(),
+                count,
+                "frames are lost"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn drop_unknown_topics(log: &mut ShardLog, plan: &BootPlan) {
+    let gone: BTreeSet<TopicId> = log
+        .partitions()
+        .map(|partition| partition.tp.topic)
+        .filter(|topic| plan.metadata.topic(*topic).is_none())
+        .collect();
+    for topic in gone {
+        log.drop_topic(topic);
+    }
+}
+
+/// Puts the extents that no run covers into memory.
+fn rebuild_index(index: &ShardIndex, log: &ShardLog, plan: &BootPlan, frames: &[FrameSummary]) {
+    for frame in frames {
+        if frame.block.start() < plan.index_covered(frame.block.journal) {
+            continue;
+        }
+        for (tp, extent) in &frame.rows {
+            let live = log
+                .partition(*tp)
+                .is_some_and(|p| extent.end_offset > p.log_start);
+            if live {
+                index.insert(*tp, *extent);
+            }
+        }
+    }
+}
+
+/// Segments that exist at start.
+struct OldSegments {
+    /// Those that other shards look after: this shard may have a claim on them.
+    foreign: Vec<SegmentKey>,
+    /// Those of journals that nobody writes any more and that this shard looks after.
+    unwritten: Vec<SegmentKey>,
+    /// What others may want of those that this shard looks after.
+    claims: Claims,
+}
+
+impl OldSegments {
+    async fn list(boot: &ShardBoot, agent: &FileAgent) -> Result<OldSegments> {
+        let shards = boot.node.shards;
+        let (mut kept, mut foreign) = (Vec::new(), Vec::new());
+        for journal in boot.plan.checkpoints.keys() {
+            let dir = journal_dir(&boot.journals, *journal);
+            agent.create_dir(&dir).await?;
+            let listed = agent.list(&dir).await?;
+            let segments = listed.iter().filter_map(|entry| segment_of(&entry.name));
+            let keys = segments.map(|segment: SegmentSeq| (*journal, segment));
+            if journal.get() % shards == boot.id.get() {
+                kept.extend(keys);
+            } else {
+                foreign.extend(keys);
+            }
+        }
+        let others: BTreeSet<ShardId> = (0..shards)
+            .map(ShardId::new)
+            .filter(|shard| *shard != boot.id)
+            .collect();
+        let unwritten = kept
+            .iter()
+            .copied()
+            .filter(|key| key.0.get() >= shards)
+            .collect();
+        Ok(OldSegments {
+            foreign,
+            unwritten,
+            claims: Claims::new(kept.into_iter(), &others),
+        })
+    }
+}
+
+/// Makes the epochs of this start durable and, after a new deal of chains, the whole state, so that
+/// older journals need not be read again.
+async fn settle(shard: &Rc<Shard>, taken: &mut Taken) -> Result<()> {
+    let chains: Vec<ChainId> = shard.log.borrow().chains().collect();
+    let promises = chains.into_iter().filter_map(|chain| {
+        let epoch = shard.log.borrow().epoch(chain)?;
+        let body = bytes::Bytes::new();
+        Some(shard.append_record(RecordKind::Promise, (chain, epoch), body))
+    });
+    try_join_all(promises).await?;
+    if !shard.settled {
+        shard.write_run().await?;
+        shard
+            .checkpoint(taken)
+            .await
+            .context("cannot write the first checkpoint")?;
+    }
+    Ok(())
+}
+
+async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
+    while let Some(message) = messages.recv().await {
+        match message {
+            ShardMessage::Adopt {
+                socket,
+                hello,
+                correlation,
+            } => {
+                let shard_in_task = Rc::clone(shard);
+                shard.tasks.spawn(Queue::Network, async move {
+                    let conn = Conn::from_fd(socket);
+                    listener::welcome(&shard_in_task, conn, hello, correlation).await;
+                });
+            }
+            ShardMessage::Apply { command, applied } => {
+                shard.apply_command(&command);
+                let _ = applied.send(()).await;
+            }
+            ShardMessage::Released { from, segments } => {
+                shard.claims.borrow_mut().release(from, &segments);
+            }
+            ShardMessage::Stop => return,
+        }
+    }
+}
+
+/// Commits what was admitted, answers it, and ends everything.
+async fn stop(shard: &Rc<Shard>, committer: Task<()>, maintenance: Task<()>) -> Result<()> {
+    info!(shard = shard.id.get(), "stopping");
+    shard.begin_stop();
+    if clock::timeout(DRAIN_TIMEOUT, maintenance).await.is_err() {
+        warn!(
+            shard = shard.id.get(),
+            "background work was cut off; the next start reads more"
+        );
+    }
+    shard.stop_committing();
+    if clock::timeout(DRAIN_TIMEOUT, committer).await.is_err() {
+        warn!(
+            shard = shard.id.get(),
+            "some requests were not finished in time"
+        );
+    }
+    shard.drain_outboxes().await;
+    shard.close_connections();
+    if clock::timeout(DRAIN_TIMEOUT, shard.tasks.wait())
+        .await
+        .is_err()
+    {
+        warn!(
+            shard = shard.id.get(),
+            running = shard.tasks.running(),
+            "tasks were cut off"
+        );
+    }
+    shard.journal.close().await?;
+    Ok(())
+}
+
+impl Shard {
+    fn begin_stop(&self) {
+        self.stopping.set(true);
+        self.stop.notify();
+        self.maintenance.notify();
+    }
+
+    /// Waits until clients have taken what is queued for them, for a moment at most.
+    async fn drain_outboxes(&self) {
+        let connections: Vec<_> = self.connections.borrow().values().cloned().collect();
+        let drained = async {
+            for connection in connections {
+                while connection.outbox.queued_bytes() > 0 && !connection.is_closed() {
+                    connection.outbox.drained.notified().await;
+                }
+            }
+        };
+        let _ = clock::timeout(std::time::Duration::from_secs(1), drained).await;
+    }
+
+    fn close_connections(&self) {
+        let connections: Vec<_> = self.connections.borrow().values().cloned().collect();
+        connections.iter().for_each(|connection| connection.close());
+    }
+}
