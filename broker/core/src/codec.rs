@@ -13,7 +13,9 @@ use thiserror::Error;
 
 use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 
-pub(crate) use envelope::{ENVELOPE_BYTES, begin_envelope, open_envelope, seal_envelope};
+#[cfg(test)]
+pub(crate) use envelope::ENVELOPE_BYTES;
+pub(crate) use envelope::{begin_envelope, open_envelope, seal_envelope};
 pub(crate) use put::Put;
 
 /// Why stored or received state could not be read.

@@ -170,7 +170,7 @@ fn a_section_that_contradicts_itself_is_refused() {
             section.lost.push(LostRange {
                 tp: tp(1),
                 range: Offset(3)..Offset(9),
-            })
+            });
         },
     ];
     for (number, spoil) in spoil.into_iter().enumerate() {

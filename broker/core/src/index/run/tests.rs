@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
 
+use catena_protocol::ids::{PartitionId, TopicId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::Put;
+use crate::ids::{BlockLocation, JournalId, SegmentSeq};
 
 /// Extents of some partitions, in order.
 pub(in crate::index) fn sorted_extents() -> impl Strategy<Value = Vec<(TopicPartition, Extent)>> {
