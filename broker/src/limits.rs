@@ -95,8 +95,17 @@ pub const IN_PLACE_BYTES_MIN: usize = 128 << 10;
 /// Produce bytes that may wait on a shard before it stops reading from producers.
 pub const PRODUCE_PENDING_BYTES_MAX: usize = 128 << 20;
 
-/// A frame that has begun must make progress within this time.
-pub const FRAME_PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+/// A frame that has begun must be complete within this time, and a second more for each of so many
+/// of its bytes.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+pub const FRAME_BYTES_PER_SECOND_MIN: usize = 64 << 10;
+
+/// Bytes that are being received in place on a shard; beyond it requests are received in chunks
+/// that grow with what has arrived.
+pub const IN_PLACE_RECEIVING_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes that may wait to be sent on a connection before its requests are read no further.
+pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 
 /// Longest `Hello`.
 pub const HELLO_BYTES_MAX: usize = 64 << 10;

@@ -124,6 +124,10 @@ pub struct Shard {
     pub old_segments: RefCell<Vec<index::SegmentKey>>,
     /// Producer ids that this shard may give out.
     pub producer_ids: RefCell<std::ops::Range<u64>>,
+    /// Bytes of produce requests that are being received in place.
+    pub receiving_bytes: Cell<usize>,
+    /// Connections that have not said `Hello` yet.
+    pub greeting: Cell<usize>,
     pinned_bytes: Rc<Cell<usize>>,
     pin_budget_bytes: usize,
     watchers: RefCell<FxHashMap<TopicPartition, Vec<Rc<FetchSession>>>>,
@@ -314,6 +318,11 @@ impl Shard {
             %cause,
             "records cannot be read; the rest is served"
         );
+    }
+
+    /// Open connections, those included that have not said `Hello` yet.
+    pub fn connection_count(&self) -> usize {
+        self.connections.borrow().len() + self.greeting.get()
     }
 
     /// Takes a connection off the shard's books.

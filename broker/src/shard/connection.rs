@@ -24,7 +24,7 @@ use super::access::Principal;
 use super::fetch::FetchSession;
 use super::outbox::{Front, Outbox};
 use super::{Shard, requests};
-use crate::limits::{PRODUCE_CREDIT_BYTES, SLOW_SEND_CLOSE};
+use crate::limits::{CONTROL_CREDIT_REQUESTS, PRODUCE_CREDIT_BYTES, SLOW_SEND_CLOSE};
 use crate::runtime::channel::Notify;
 use crate::runtime::clock;
 use crate::runtime::executor::{self, Queue};
@@ -46,6 +46,7 @@ pub struct Connection {
     socket: Rc<Conn>,
     acks: RefCell<Vec<AckItem>>,
     unacked_bytes: Cell<usize>,
+    controls: Cell<u32>,
     credit: Notify,
     park: Notify,
     stalled: Cell<bool>,
@@ -63,6 +64,7 @@ impl Connection {
             socket,
             acks: RefCell::default(),
             unacked_bytes: Cell::new(0),
+            controls: Cell::new(0),
             credit: Notify::new(),
             park: Notify::new(),
             stalled: Cell::new(false),
@@ -122,9 +124,25 @@ impl Connection {
 
     /// Waits until the client is within its credit again.
     pub async fn credit(&self) {
-        while self.unacked_bytes.get() > PRODUCE_CREDIT_BYTES && !self.closed.get() {
+        while self.exceeds_credit() && !self.closed.get() {
             self.credit.notified().await;
         }
+    }
+
+    fn exceeds_credit(&self) -> bool {
+        self.unacked_bytes.get() > PRODUCE_CREDIT_BYTES
+            || self.controls.get() > CONTROL_CREDIT_REQUESTS
+    }
+
+    /// Counts a control request that is not answered yet.
+    pub fn control_began(&self) {
+        self.controls.set(self.controls.get() + 1);
+    }
+
+    /// Counts it as answered.
+    pub fn control_ended(&self) {
+        self.controls.set(self.controls.get() - 1);
+        self.credit.notify();
     }
 
     /// Whether the connection is going down.

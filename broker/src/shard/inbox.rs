@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use catena_protocol::frame::{FrameError, FramePrefix, PREFIX_BYTES};
 
-use crate::limits::FRAME_PROGRESS_TIMEOUT;
+use crate::limits::{CONNECTION_IDLE_TIMEOUT, FRAME_BYTES_PER_SECOND_MIN, FRAME_TIMEOUT};
 use crate::runtime::clock;
 use crate::runtime::net::Conn;
 
@@ -34,8 +34,11 @@ pub enum ReceiveError {
     #[error("closed by the peer")]
     Closed,
     /// A frame did not arrive in time.
-    #[error("a frame made no progress for {0:?}")]
+    #[error("a frame did not arrive within {0:?}")]
     TooSlow(Duration),
+    /// Nothing came for so long that the connection may be closed.
+    #[error("idle for {0:?}")]
+    Idle(Duration),
     /// The bytes are not a frame: there is no telling where the next one starts.
     #[error("not a frame: {0}")]
     Malformed(#[from] FrameError),
@@ -47,6 +50,8 @@ pub struct Inbox {
     chunk: BytesMut,
     filled: usize,
     after_large: bool,
+    /// When the frame that has begun must be here.
+    deadline_us: u64,
 }
 
 impl Inbox {
@@ -57,6 +62,7 @@ impl Inbox {
             chunk: BytesMut::new(),
             filled: 0,
             after_large: false,
+            deadline_us: 0,
         }
     }
 
@@ -65,6 +71,7 @@ impl Inbox {
         if self.filled == 0 {
             self.first_bytes().await?;
         }
+        self.deadline_us = 0;
         self.fill_to(PREFIX_BYTES).await?;
         let bytes = self.chunk[..PREFIX_BYTES]
             .try_into()
@@ -97,7 +104,9 @@ impl Inbox {
         self.after_large = true;
         let mut at = here;
         while at < target.len() {
-            at += receive(&self.conn, &mut target[at..]).await?;
+            let allowed = allowed(target.len());
+            let room = &mut target[at..];
+            at += receive(&self.conn, room, &mut self.deadline_us, allowed).await?;
         }
         Ok(())
     }
@@ -120,7 +129,9 @@ impl Inbox {
         }
         self.chunk = BytesMut::new();
         let mut little = [0; HEAD_READ_BYTES];
-        let count = self.conn.recv(&mut little).await?;
+        let count = clock::timeout(CONNECTION_IDLE_TIMEOUT, self.conn.recv(&mut little))
+            .await
+            .map_err(|_| ReceiveError::Idle(CONNECTION_IDLE_TIMEOUT))??;
         if count == 0 {
             return Err(ReceiveError::Closed);
         }
@@ -142,7 +153,8 @@ impl Inbox {
                 self.grow(count);
             }
             let room = &mut self.chunk[self.filled..];
-            self.filled += receive(&self.conn, room).await?;
+            let received = receive(&self.conn, room, &mut self.deadline_us, allowed(count));
+            self.filled += received.await?;
         }
         Ok(())
     }
@@ -172,13 +184,23 @@ impl Inbox {
     }
 }
 
-/// One receive that must make progress in time.
-async fn receive(conn: &Conn, room: &mut [u8]) -> Result<usize, ReceiveError> {
+/// One receive of a frame that must be here by `deadline_us`, which is set when it first waits.
+async fn receive(
+    conn: &Conn,
+    room: &mut [u8],
+    deadline_us: &mut u64,
+    allowed: Duration,
+) -> Result<usize, ReceiveError> {
     let count = match conn.try_recv(room) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            clock::timeout(FRAME_PROGRESS_TIMEOUT, conn.recv(room))
+            let now_us = clock::now_us();
+            if *deadline_us == 0 {
+                *deadline_us = now_us + u64::try_from(allowed.as_micros()).unwrap_or(u64::MAX);
+            }
+            let rest = Duration::from_micros(deadline_us.saturating_sub(now_us));
+            clock::timeout(rest, conn.recv(room))
                 .await
-                .map_err(|_| ReceiveError::TooSlow(FRAME_PROGRESS_TIMEOUT))??
+                .map_err(|_| ReceiveError::TooSlow(allowed))??
         }
         done => done?,
     };
@@ -186,4 +208,10 @@ async fn receive(conn: &Conn, room: &mut [u8]) -> Result<usize, ReceiveError> {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     Ok(count)
+}
+
+/// The time that a frame may take: some for any, and more for its size.
+fn allowed(bytes: usize) -> Duration {
+    let seconds = u64::try_from(bytes / FRAME_BYTES_PER_SECOND_MIN).expect("usize fits u64");
+    FRAME_TIMEOUT + Duration::from_secs(seconds)
 }

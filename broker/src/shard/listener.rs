@@ -43,7 +43,7 @@ pub async fn accept_loop(shard: Rc<Shard>, listener: Listener) {
             }
         };
         match accepted {
-            Ok(conn) if shard.connections.borrow().len() >= CONNECTIONS_PER_SHARD_MAX => {
+            Ok(conn) if shard.connection_count() >= CONNECTIONS_PER_SHARD_MAX => {
                 shard.metrics.connections_refused.add(1);
                 drop(conn);
             }
@@ -63,14 +63,17 @@ pub async fn accept_loop(shard: Rc<Shard>, listener: Listener) {
 
 /// Reads the `Hello` and serves the connection, here or on the shard it names.
 async fn greet(shard: Rc<Shard>, conn: Conn) {
+    shard.greeting.set(shard.greeting.get() + 1);
     let greeted = {
         let hello = std::pin::pin!(clock::timeout(HELLO_TIMEOUT, read_hello(&conn)));
         let stopped = std::pin::pin!(shard.stopped());
         match select(hello, stopped).await {
-            Either::Left((greeted, _)) => greeted,
-            Either::Right(((), _)) => return,
+            Either::Left((greeted, _)) => Some(greeted),
+            Either::Right(((), _)) => None,
         }
     };
+    shard.greeting.set(shard.greeting.get() - 1);
+    let Some(greeted) = greeted else { return };
     match greeted {
         Ok(Ok(Some((hello, correlation)))) => route(&shard, conn, hello, correlation).await,
         Ok(Ok(None)) => shard.metrics.frames_malformed.add(1),

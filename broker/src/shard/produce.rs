@@ -22,7 +22,7 @@ use super::assembler::AdmittedBatch;
 use super::committer::{DuplicateAck, WaitingAck};
 use super::connection::Connection;
 use super::inbox::{Inbox, ReceiveError};
-use crate::limits::IN_PLACE_BYTES_MIN;
+use crate::limits::{IN_PLACE_BYTES_MIN, IN_PLACE_RECEIVING_BYTES_MAX};
 use crate::runtime::buffer::{self, Buffer};
 use crate::runtime::clock;
 
@@ -133,9 +133,10 @@ async fn receive_in_place(
 ) -> Result<(), ReceiveError> {
     let start = block::body_offset(view.items().len());
     let mut buffer = buffer::allocate((start + payload_bytes).next_multiple_of(BLOCK_ALIGN));
-    inbox
-        .receive_into(&mut buffer[start..start + payload_bytes])
-        .await?;
+    shard.receiving_bytes.set(shard.receiving_bytes.get() + payload_bytes);
+    let received = inbox.receive_into(&mut buffer[start..start + payload_bytes]).await;
+    shard.receiving_bytes.set(shard.receiving_bytes.get() - payload_bytes);
+    received?;
     let mut batches = Vec::with_capacity(view.items().len());
     let mut refusals = Vec::new();
     let mut at = start;
@@ -189,7 +190,11 @@ async fn receive_in_place(
 /// partitions in one chain, each once, in order.
 fn in_place_chain(shard: &Shard, view: &ProduceView<'_>, payload_bytes: usize) -> Option<ChainId> {
     let block_bytes = block::body_offset(view.items().len()) + payload_bytes;
-    if payload_bytes < IN_PLACE_BYTES_MIN || block_bytes > BLOCK_BYTES_MAX {
+    let receiving = shard.receiving_bytes.get() + payload_bytes;
+    if payload_bytes < IN_PLACE_BYTES_MIN
+        || block_bytes > BLOCK_BYTES_MAX
+        || receiving > IN_PLACE_RECEIVING_BYTES_MAX
+    {
         return None;
     }
     let log = shard.log.borrow();

@@ -17,6 +17,7 @@ use super::access::{Operation, authorize};
 use super::connection::Connection;
 use super::inbox::{Inbox, ReceiveError};
 use super::{Shard, fetch, offsets, produce, topics};
+use crate::limits::OUTBOX_BYTES_MAX;
 use crate::runtime::executor;
 
 /// Serves requests until the connection ends.
@@ -28,6 +29,8 @@ pub async fn read_loop(
     while !connection.is_closed() {
         let prefix = match inbox.prefix().await {
             Err(ReceiveError::Closed) => return Ok(()),
+            // A consumer waits in its sessions.
+            Err(ReceiveError::Idle(_)) if !connection.sessions.borrow().is_empty() => continue,
             prefix => prefix?,
         };
         let header = match inbox.header(&prefix).await {
@@ -51,6 +54,10 @@ pub async fn read_loop(
         } else {
             inbox.payload(payload_bytes).await?;
             other_request(shard, connection, &prefix, &header);
+            connection.credit().await;
+        }
+        while connection.outbox.queued_bytes() > OUTBOX_BYTES_MAX && !connection.is_closed() {
+            connection.outbox.drained.notified().await;
         }
         executor::yield_if_needed().await;
     }
@@ -118,10 +125,7 @@ fn dispatch(
     api: Api,
     header: &[u8],
 ) -> Result<(), DecodeError> {
-    let to = topics::ReplyTo {
-        connection: Rc::clone(connection),
-        correlation,
-    };
+    let to = topics::ReplyTo::new(connection, correlation);
     match api {
         Api::Metadata => topics::metadata(shard, &to, &MetadataRequest::decode(header)?),
         Api::CreateTopic => topics::create(shard, to, CreateTopicRequest::decode(header)?),

@@ -209,6 +209,8 @@ async fn build(
         settled: boot.plan.settled,
         old_segments: RefCell::new(old.unwritten),
         producer_ids: RefCell::new(0..0),
+        receiving_bytes: Cell::new(0),
+        greeting: Cell::new(0),
         pinned_bytes: Rc::default(),
         pin_budget_bytes: boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR,
         watchers: RefCell::default(),

@@ -24,8 +24,7 @@ use crate::runtime::channel;
 use crate::runtime::clock;
 use crate::runtime::executor::Queue;
 
-/// Where an answer goes.
-#[derive(Clone)]
+/// Where an answer goes. As long as it exists it counts against the client's control credit.
 pub struct ReplyTo {
     /// The connection.
     pub connection: Rc<Connection>,
@@ -33,7 +32,19 @@ pub struct ReplyTo {
     pub correlation: CorrelationId,
 }
 
+impl Drop for ReplyTo {
+    fn drop(&mut self) {
+        self.connection.control_ended();
+    }
+}
+
 impl ReplyTo {
+    /// The answer to a request of a connection.
+    pub fn new(connection: &Rc<Connection>, correlation: CorrelationId) -> ReplyTo {
+        connection.control_began();
+        ReplyTo { connection: Rc::clone(connection), correlation }
+    }
+
     fn send(&self, message: &impl Message) {
         let mut frame = Vec::new();
         message.encode(self.correlation, &mut frame);
