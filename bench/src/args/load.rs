@@ -1,0 +1,228 @@
+//! Options of the commands that drive a broker.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::values::{duration, positive_duration};
+use crate::limits::{BATCH_RECORDS_MAX, CLIENTS_MAX, IN_FLIGHT_MAX, RECORD_BYTES_MAX, THREADS_MAX};
+
+/// Which broker and topic.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// Brokers to connect to, separated by commas.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:7420",
+        env = "CATENA_BROKER"
+    )]
+    pub(crate) broker: String,
+    /// Topic; created if it does not exist.
+    #[arg(long, value_name = "NAME", default_value = "catena-bench")]
+    pub(crate) topic: String,
+    /// Partitions of the topic: one if it is created and none are named, and an error if it
+    /// exists with another number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) partitions: Option<u32>,
+    /// Bytes a partition of a created topic keeps, so that a long run recycles its segments.
+    #[arg(long, value_name = "N")]
+    pub(crate) retention_bytes: Option<u64>,
+}
+
+/// How long, on which cores, and what to report.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Length of the measured window.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
+    pub(crate) duration: Duration,
+    /// Load before the window, not measured; 2 s by default, and none for a consume that begins
+    /// at the earliest record.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) warmup: Option<Duration>,
+    /// How long to wait after the window for answers that are still due.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) drain: Duration,
+    /// Load threads, each with its own runtime and connections.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
+    pub(crate) threads: u16,
+    /// Cores to pin the load threads to, in turn; unpinned by default.
+    #[arg(long = "core", value_name = "CORE", value_delimiter = ',')]
+    pub(crate) cores: Vec<usize>,
+    /// Server process to sample: processor seconds per GB, memory, threads.
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
+    /// Admin address of the broker, to tell whether segments were recycled or first-filled.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+    /// The broker's data directory, to name its file system in the report.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Result of `catena-bench ceiling --json` on this machine to compare with.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ceiling: Option<PathBuf>,
+    /// Also write the report to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Seed of the record contents and keys.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Succeed even if records failed, as in tests that break the broker on purpose.
+    #[arg(long)]
+    pub(crate) allow_errors: bool,
+}
+
+/// When calls start.
+#[derive(Clone, Copy, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Pace {
+    /// Open loop: this many records per second in all, by a fixed schedule.
+    #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+    /// Closed loop: as fast as possible, bounded by --in-flight.
+    #[arg(long)]
+    pub(crate) max: bool,
+    /// Closed loop with one call in flight per producer.
+    #[arg(long)]
+    pub(crate) one_in_flight: bool,
+}
+
+/// What is sent and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ShapeArgs {
+    /// Bytes of a record's value.
+    #[arg(long, value_name = "N", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(RECORD_BYTES_MAX)))]
+    pub(crate) record_bytes: u32,
+    /// Records per produce call, acknowledged together as one batch; 1 sends single messages.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_RECORDS_MAX)))]
+    pub(crate) batch_records: u32,
+    /// Let the client group single records into batches, instead of one batch for each.
+    #[arg(long, conflicts_with_all = ["batch_records", "spread"])]
+    pub(crate) client_batching: bool,
+    /// Producers, dealt to the load threads.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
+    pub(crate) producers: u32,
+    /// Closed loop: calls in flight per producer.
+    #[arg(long, value_name = "N", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
+    pub(crate) in_flight: u32,
+    /// Durability class: when the broker acknowledges.
+    #[arg(long, value_enum, default_value_t = Acks::Durable)]
+    pub(crate) acks: Acks,
+    /// How a record finds its partition.
+    #[arg(long, value_enum, default_value_t = KeyMode::None)]
+    pub(crate) key_mode: KeyMode,
+    /// Each call carries one record for each of this many partitions, in turn over all.
+    #[arg(long, value_name = "PARTITIONS", conflicts_with_all = ["batch_records", "key_mode"],
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_RECORDS_MAX)))]
+    pub(crate) spread: Option<u32>,
+    /// Compression of batches by the producer.
+    #[arg(long, value_enum, default_value_t = Codec::None)]
+    pub(crate) compression: Codec,
+}
+
+impl ShapeArgs {
+    /// Records of one call.
+    pub(crate) fn records_per_call(&self) -> u32 {
+        self.spread.unwrap_or(self.batch_records)
+    }
+}
+
+/// When a record counts as acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Acks {
+    /// Flushed on every member of the chain.
+    Durable,
+    /// In the head's memory; may be lost in a crash.
+    Received,
+    /// Never; a send counts as done when the client has taken it.
+    None,
+}
+
+/// How a record finds its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyMode {
+    /// No key; each producer keeps to one partition.
+    None,
+    /// No key; calls go to the partitions in turn.
+    RoundRobinPartitions,
+    /// An 8-byte random key per record, partitioned by its hash.
+    RandomKeys,
+}
+
+/// Compression codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Codec {
+    None,
+    Lz4,
+    Zstd,
+}
+
+/// Produce records and measure throughput and acknowledgement latency.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProduceArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Consume what a topic holds and measure throughput.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConsumeArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Where to begin.
+    #[arg(long, value_enum, default_value_t = StartAt::Earliest)]
+    pub(crate) from: StartAt,
+    /// Consumers, dealt to the load threads; the partitions are dealt to the consumers.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
+    pub(crate) consumers: u32,
+    /// Stop after this many records.
+    #[arg(long, value_name = "N")]
+    pub(crate) records: Option<u64>,
+    /// Stop after this many bytes of batches.
+    #[arg(long, value_name = "N")]
+    pub(crate) bytes: Option<u64>,
+    /// Decode every record instead of handing out whole batches.
+    #[arg(long)]
+    pub(crate) decode: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Where a consumer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StartAt {
+    /// The first record there is.
+    Earliest,
+    /// What is written after the start.
+    Latest,
+}
+
+/// Produce and consume at once; latency from the intended send to the receipt.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct E2eArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+    /// Consumers, each on a thread of its own.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
+    pub(crate) consumers: u32,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}

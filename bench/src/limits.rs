@@ -1,0 +1,102 @@
+//! Every bound of the load generator, in one place.
+
+/// Shortest latency told apart, in nanoseconds: below the timer calls' own cost.
+pub(crate) const LATENCY_NS_MIN: u64 = 1_000;
+
+/// Longest latency recorded exactly; longer ones are counted as saturated at this value.
+pub(crate) const LATENCY_NS_MAX: u64 = 600_000_000_000;
+
+/// Significant decimal digits a latency histogram keeps.
+pub(crate) const LATENCY_DIGITS: u8 = 3;
+
+/// An open-loop send that starts this much after its intended time is counted as late.
+pub(crate) const LATE_NS: u64 = 100_000;
+
+/// The pacer sleeps on the timer until this long before a send, then polls. The timer's grain
+/// is a millisecond, so anything less would make the generator late by its own doing.
+pub(crate) const PACE_POLL_NS: u64 = 2_000_000;
+
+/// Sends between two turns of the runtime, which sees to the sockets.
+pub(crate) const SENDS_PER_TURN_MAX: u32 = 64;
+
+/// Payload bytes sent between two turns of the runtime.
+pub(crate) const BYTES_PER_TURN_MAX: u64 = 256 << 10;
+
+/// Bytes of a random key.
+pub(crate) const KEY_BYTES: usize = 8;
+
+/// Memory a producer may use at least; an open loop must not be slowed by the client's budget
+/// before the broker is seconds behind.
+pub(crate) const PRODUCER_MEMORY_BYTES_MIN: usize = 256 << 20;
+
+/// Batches a producer may have in flight per partition at least.
+pub(crate) const PRODUCER_BATCHES_MIN: usize = 8_192;
+
+/// Bytes a producer may have in flight per partition at least.
+pub(crate) const PRODUCER_BYTES_IN_FLIGHT_MIN: usize = 64 << 20;
+
+/// What the client charges a record with besides its key and value, at most.
+pub(crate) const RECORD_OVERHEAD_BYTES_MAX: u64 = 64;
+
+/// Batches a consumer takes between two turns of the runtime.
+pub(crate) const BATCHES_PER_TURN_MAX: u32 = 64;
+
+/// How often a consumer looks, after the window, whether everything has arrived, in nanoseconds.
+pub(crate) const DELIVERY_CHECK_NS: u64 = 5_000_000;
+
+/// Lanes of a producer that writes to many partitions: the chains of the default class, which
+/// partitions are dealt to in turn.
+pub(crate) const LANES_MAX: u32 = 64;
+
+/// Largest record the generator makes; larger ones cannot fit in a batch.
+pub(crate) const RECORD_BYTES_MAX: u32 = 1_000_000;
+
+/// Records of one produce call.
+pub(crate) const BATCH_RECORDS_MAX: u32 = 65_535;
+
+/// Calls in flight per producer.
+pub(crate) const IN_FLIGHT_MAX: u32 = 1 << 20;
+
+/// Load threads, each with its own runtime and connections.
+pub(crate) const THREADS_MAX: u16 = 256;
+
+/// Producers (or consumers) in one process.
+pub(crate) const CLIENTS_MAX: u32 = 10_000;
+
+/// Random bytes that record contents are cut from. More than a core's L2, so that a record is
+/// not always hot, and less than what would turn the generator into a memory benchmark.
+pub(crate) const PAYLOAD_POOL_BYTES: usize = 4 << 20;
+
+/// Distinct kinds of error kept by name; the rest are counted together.
+pub(crate) const ERROR_KINDS_MAX: usize = 32;
+
+/// Largest metrics page read from the broker's admin address.
+pub(crate) const METRICS_BYTES_MAX: usize = 16 << 20;
+
+/// How often the server process is sampled, in milliseconds.
+pub(crate) const SERVER_SAMPLE_MS: u64 = 100;
+
+/// Between the moment all threads are ready and the first send, in nanoseconds.
+pub(crate) const START_DELAY_NS: u64 = 5_000_000;
+
+/// How often the line of progress changes, in milliseconds.
+pub(crate) const METER_MS: u64 = 250;
+
+/// Numbered records of one load thread in an end-to-end run: at one bit each, 512 MiB.
+pub(crate) const NUMBERS_MAX: u64 = 1 << 32;
+
+/// `O_DIRECT` alignment of memory, offsets and lengths.
+pub(crate) const DIRECT_ALIGN: usize = 4096;
+
+/// Smallest file the ceiling is measured over.
+pub(crate) const CEILING_BYTES_MIN: u64 = 64 << 20;
+
+/// Test files of one ceiling process at a time.
+pub(crate) const TEST_FILES_MAX: u32 = 16;
+
+/// Runs per ceiling measurement.
+pub(crate) const CEILING_RUNS_MAX: u8 = 99;
+
+const _: () = assert!(RECORD_BYTES_MAX as usize <= PAYLOAD_POOL_BYTES / 2);
+const _: () = assert!(LATENCY_NS_MIN < LATE_NS && LATE_NS < PACE_POLL_NS);
+const _: () = assert!(DIRECT_ALIGN.is_power_of_two());

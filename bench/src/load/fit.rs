@@ -1,0 +1,51 @@
+//! Whether the records of a bulk call fit into one batch. Pure.
+
+use anyhow::{Result, bail};
+use catena_protocol::batch::{BatchBuilder, BatchOptions};
+use catena_protocol::record::Record;
+
+use crate::args::{KeyMode, ShapeArgs};
+
+/// Refuses a shape whose bulk calls would silently become several batches each, since the
+/// figures would then be those of another shape.
+pub(crate) fn check_one_batch(shape: &ShapeArgs) -> Result<()> {
+    // Records with keys or for several partitions go to as many batches as they hit partitions.
+    if shape.spread.is_some() || shape.key_mode == KeyMode::RandomKeys {
+        return Ok(());
+    }
+    let value = vec![0; usize::try_from(shape.record_bytes)?];
+    let fitting = records_that_fit(&value, shape.batch_records);
+    if fitting < shape.batch_records {
+        bail!(
+            "{} records of {} bytes do not fit into one batch, at most {fitting} do",
+            shape.batch_records,
+            shape.record_bytes
+        );
+    }
+    Ok(())
+}
+
+fn records_that_fit(value: &[u8], wanted: u32) -> u32 {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    let record = Record::from_value(value);
+    (0..wanted)
+        .find(|_| builder.push(&record).is_err())
+        .unwrap_or(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_records_of_a_kibibyte_fit() {
+        assert_eq!(records_that_fit(&[0; 1024], 1000), 1000);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_found_before_the_run() {
+        let fitting = records_that_fit(&[0; 1024], 2000);
+        assert!((1000..1010).contains(&fitting), "{fitting}");
+        assert_eq!(records_that_fit(&vec![0; 2 << 20], 1), 0);
+    }
+}
