@@ -35,7 +35,7 @@ port=$(free_port)
 admin_port=$(free_port)
 export CATENA_DATA_DIR="$scratch/data"
 export CATENA_LISTEN="127.0.0.1:$port"
-export CATENA_ADMIN_LISTEN="127.0.0.1:$admin_port"
+export CATENA_ADMIN="127.0.0.1:$admin_port"
 export CATENA_BROKER="127.0.0.1:$port"
 
 echo "tour: $(block server)"

@@ -87,10 +87,13 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
-fn is_rust(path: &str) -> bool {
-    Path::new(path)
-        .extension()
-        .is_some_and(|extension| extension == "rs")
+pub(crate) fn is_rust(path: &str) -> bool {
+    has_extension(path, "rs")
+}
+
+pub(crate) fn has_extension(path: &str, expected: &str) -> bool {
+    let extension = Path::new(path).extension();
+    extension.is_some_and(|extension| extension == expected)
 }
 
 /// Whether a program wrote the file: such files keep their program's style.

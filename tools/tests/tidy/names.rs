@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::files::Tree;
+use crate::files::{Tree, is_rust};
 use crate::finding::Finding;
 use crate::source::Source;
 
@@ -52,7 +52,7 @@ const SAFE_CRATES: [&str; 5] = [
 
 pub(crate) fn file_names<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Finding> {
     let judge = |path: &str| {
-        let is_rust = path.ends_with(".rs");
+        let is_rust = is_rust(path);
         let empty = path
             .trim_end_matches(".rs")
             .split('/')

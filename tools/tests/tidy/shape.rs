@@ -8,10 +8,10 @@ const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 100;
 
 pub(crate) fn line_width(source: &Source) -> Vec<Finding> {
+    let too_wide = |line: &str| line.chars().count() > LINE_CHARS_MAX && !may_be_wide(line);
     let lines = source.text.lines().enumerate();
     lines
-        // A link cannot be broken.
-        .filter(|(_, line)| line.chars().count() > LINE_CHARS_MAX && !line.contains("://"))
+        .filter(|(_, line)| too_wide(line))
         .map(|(index, line)| {
             let what = format!(
                 "{} characters, {LINE_CHARS_MAX} allowed",
@@ -20,6 +20,12 @@ pub(crate) fn line_width(source: &Source) -> Vec<Finding> {
             Finding::new(&source.path, index + 1, what)
         })
         .collect()
+}
+
+/// A link cannot be broken; a hidden line of an example is not shown to anyone.
+fn may_be_wide(line: &str) -> bool {
+    let line = line.trim_start();
+    line.contains("://") || line.starts_with("/// # ") || line.starts_with("//! # ")
 }
 
 pub(crate) fn file_length(source: &Source) -> Vec<Finding> {
@@ -70,6 +76,8 @@ mod tests {
         let wide = format!("//! x\n{}\n", "é".repeat(101));
         assert_eq!(line_width(&source(&wide))[0].line, 2);
         assert!(line_width(&source(&"é".repeat(100))).is_empty());
+        let hidden = format!("    /// # {}", "x".repeat(100));
+        assert!(line_width(&source(&hidden)).is_empty());
     }
 
     #[test]

@@ -26,10 +26,7 @@ impl Source {
 
     /// The line of a byte position, counted from 1.
     pub(crate) fn line_of(&self, position: usize) -> usize {
-        1 + self.code.as_bytes()[..position]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
+        1 + self.code[..position].matches('\n').count()
     }
 
     /// Where `word` stands in code as a whole word.
@@ -82,7 +79,7 @@ impl Source {
 
 fn blank(text: &str, spans: &[Range<usize>]) -> String {
     let mut code = text.as_bytes().to_vec();
-    for byte in spans.iter().flat_map(|span| span.clone()) {
+    for byte in spans.iter().flat_map(Range::clone) {
         if code[byte] != b'\n' {
             code[byte] = b' ';
         }

@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::files::{Tree, is_generated};
+use crate::files::{Tree, has_extension, is_generated};
 use crate::finding::Finding;
 
 /// Written in halves so that this file keeps its own rules.
@@ -60,7 +60,7 @@ pub(crate) fn white_space(path: &str, text: &str) -> Vec<Finding> {
 }
 
 pub(crate) fn broken_links(tree: &Tree) -> Vec<Finding> {
-    let documents = tree.texts().filter(|(path, _)| path.ends_with(".md"));
+    let documents = tree.texts().filter(|(path, _)| has_extension(path, "md"));
     documents
         .flat_map(|(path, text)| {
             let broken = move |line: &str| targets(line).any(|to| !leads_somewhere(tree, path, to));
