@@ -220,7 +220,7 @@ shard_metrics! {
     index_runs: Gauge, "catena_index_runs", Plain,
         "Index runs on disk";
     scan_bytes: Gauge, "catena_scan_bytes", Plain,
-        "Bytes of journal that a restart would scan";
+        "Bytes of journal read back at the last start";
     stalls_total: Counter, "catena_stalls", Plain,
         "Times the shard's own heartbeat came late";
     stall_max_us: Gauge, "catena_stall_max_seconds", Micros,

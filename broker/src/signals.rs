@@ -1,5 +1,4 @@
-//! SIGTERM and SIGINT: the first asks for a graceful stop, the second ends the process at once, and
-//! so does a stop that takes too long.
+//! SIGTERM and SIGINT: the first asks for a graceful stop, the second ends the process at once.
 //!
 //! Only the `catena-broker` program installs this; a broker inside another program leaves that
 //! program's signals alone.
@@ -13,34 +12,31 @@ use signal_hook::iterator::Signals;
 
 use crate::limits::STOP_TIMEOUT;
 
-/// Calls `stop` once, on a thread of its own, when the first signal comes. `stop` only asks and
-/// returns. A second signal, or [`STOP_TIMEOUT`] without an end, ends the process with
-/// `code_at_once`, whatever is in progress.
+/// Calls `stop` once, on a thread of its own, when the first signal comes; it only asks, and
+/// returns. A second signal ends the process with `code_at_once`, whatever is in progress.
 pub fn install(stop: impl FnOnce() + Send + 'static, code_at_once: c_int) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            let mut stop = Some(stop);
-            for signal in signals.forever() {
-                let Some(stop) = stop.take() else {
-                    end("second signal", code_at_once)
-                };
-                tracing::info!(
-                    signal = name(signal),
-                    "stopping; a second signal stops at once"
-                );
-                // Without this thread only the second signal is left to end a stop that hangs.
-                let _ = thread::Builder::new()
-                    .name("stop-timeout".into())
-                    .spawn(move || {
-                        thread::sleep(STOP_TIMEOUT);
-                        end("the stop takes too long", code_at_once)
-                    });
-                stop();
-            }
-        })?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut stop = Some(stop);
+        for signal in signals.forever() {
+            let Some(stop) = stop.take() else { end("second signal", code_at_once) };
+            tracing::info!(signal = name(signal), "stopping; a second signal stops at once");
+            stop();
+        }
+    })?;
     Ok(())
+}
+
+/// Ends the process with `code_at_once` if it still runs after [`STOP_TIMEOUT`].
+pub fn limit_stop(code_at_once: c_int) {
+    let limit = move || {
+        thread::sleep(STOP_TIMEOUT);
+        end("the stop takes too long", code_at_once)
+    };
+    // Without this thread a second signal is still there to end a stop that hangs.
+    if let Err(error) = thread::Builder::new().name("stop-limit".into()).spawn(limit) {
+        tracing::warn!(%error, "the time to stop is not limited");
+    }
 }
 
 /// Ends the process without another word to anybody; acknowledged messages are on disk.

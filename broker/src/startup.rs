@@ -43,20 +43,23 @@ pub fn check_host(shards: usize) -> Result<(), ProbeError> {
     Ok(())
 }
 
-/// Checks the disk under an open store: direct I/O has to work and return what was written.
-///
-/// Writes and removes one small file in `dir`; call it with the store's lock held.
-pub fn check_disk(dir: &Path) -> Result<(), ProbeError> {
-    probe::direct_io(dir)?;
-    let Some(disk) = Disk::under(dir) else {
-        return Ok(());
-    };
-    info!(
-        write_cache = disk.write_cache,
-        fua = disk.fua,
-        "disk of the data directory"
-    );
-    Ok(())
+/// What is wrong with the disk under `dir`, when a start has failed there: the probe names the
+/// cause more plainly than the call that failed. `None` if it finds nothing, or only what that
+/// call said too.
+pub fn diagnose_disk(dir: &Path) -> Option<ProbeError> {
+    let found = probe::direct_io(dir).err();
+    found.filter(|found| !matches!(found, ProbeError::Directory { .. }))
+}
+
+/// Logs what the kernel knows of the disk under `dir`, if it knows it.
+pub fn describe_disk(dir: &Path) {
+    if let Some(disk) = Disk::under(dir) {
+        info!(
+            write_cache = disk.write_cache,
+            fua = disk.fua,
+            "disk of the data directory"
+        );
+    }
 }
 
 /// Raises the soft limit of open files to the hard one; the limit then, `None` if unlimited.
