@@ -6,25 +6,21 @@
 //! so that sections can be taken and written one at a time between other work. Pure; any thread.
 //!
 //! A file is a sequence of envelopes (see [`crate::codec`]): one head, the directories of all index
-//! runs, the sections of all chains in order, the cluster's metadata (only in the metadata journal),
-//! one end.
+//! runs, the sections of all chains in order, one end.
 //!
 //! ```text
-//! head "CtCp", count = segments: store_uuid [16] | journal u16 | shard_count u16 | sequence u64
+//! head "CtCp", count 0: store_uuid [16] | journal u16 | shard_count u16 | sequence u64
 //!   | layout_generation u64 | scan_from (segment u32, offset u32) | index_covered (same)
-//!   | segments x { journal u16, segment u32, live_bytes u64 }
 //! run "CtId": see `index::run::directory`
 //! chain "CtCs": see `checkpoint::section`
-//! metadata "CtMs": see `metadata::snapshot`
 //! end "CtCe", count 0: runs u32 | chains u32 | crc u32 of all bytes before the end
 //! ```
 
 mod section;
 
 use crate::codec::{self, DecodeError, Put, malformed};
-use crate::ids::{JournalId, JournalPos, SegmentSeq};
+use crate::ids::{JournalId, JournalPos};
 use crate::index::run::RunDirectory;
-use crate::metadata::{MetadataState, SNAPSHOT_MAGIC};
 
 pub use section::{ChainSection, LostRange, PartitionRow, ProducerEntry};
 
@@ -35,19 +31,6 @@ pub const CHECKPOINT_MAGIC: u32 = u32::from_le_bytes(*b"CtCp");
 
 /// Magic of the end: `CtCe`.
 pub const CHECKPOINT_END_MAGIC: u32 = u32::from_le_bytes(*b"CtCe");
-
-const SEGMENT_USE_BYTES: usize = 14;
-
-/// How much of a sealed or active segment is still wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SegmentUse {
-    /// The journal it belongs to.
-    pub journal: JournalId,
-    /// The segment.
-    pub segment: SegmentSeq,
-    /// Bytes of batches in it that are at or above their partition's log start.
-    pub live_bytes: u64,
-}
 
 /// Everything a shard keeps at one point.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,14 +49,10 @@ pub struct ShardCheckpoint {
     pub scan_from: JournalPos,
     /// Extents of blocks before this are in `runs`.
     pub index_covered: JournalPos,
-    /// What is live in each segment, in order.
-    pub segments: Vec<SegmentUse>,
     /// The index runs, the oldest first.
     pub runs: Vec<RunDirectory>,
     /// The chains, in order.
     pub chains: Vec<ChainSection>,
-    /// The cluster's metadata at the LSN of chain 0; only in the metadata journal.
-    pub metadata: Option<MetadataState>,
 }
 
 impl ShardCheckpoint {
@@ -86,9 +65,6 @@ impl ShardCheckpoint {
         }
         for chain in &self.chains {
             out.extend(encoder.chain(chain));
-        }
-        if let Some(metadata) = &self.metadata {
-            out.extend(encoder.metadata(metadata));
         }
         out.extend(encoder.finish());
         out
@@ -111,9 +87,6 @@ impl ShardCheckpoint {
 
     /// Decodes one section after the head; returns what follows it.
     fn decode_section<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
-        if self.metadata.is_some() {
-            return Err(malformed("order of checkpoint sections"));
-        }
         if starts_with(bytes, CHAIN_SECTION_MAGIC) {
             let (chain, rest) = ChainSection::decode_front(bytes)?;
             if self
@@ -124,10 +97,6 @@ impl ShardCheckpoint {
                 return Err(malformed("order of chains"));
             }
             self.chains.push(chain);
-            Ok(rest)
-        } else if starts_with(bytes, SNAPSHOT_MAGIC) {
-            let (metadata, rest) = MetadataState::decode_front(bytes)?;
-            self.metadata = Some(metadata);
             Ok(rest)
         } else if self.chains.is_empty() {
             let (run, rest) = RunDirectory::decode_front(bytes)?;
@@ -141,7 +110,7 @@ impl ShardCheckpoint {
     fn decode_head(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
         let envelope = codec::open_envelope(bytes, CHECKPOINT_MAGIC)?;
         let mut body = envelope.body;
-        let mut checkpoint = Self {
+        let checkpoint = Self {
             store_uuid: body.array("store uuid")?,
             journal: JournalId(body.u16("journal")?),
             shard_count: body.u16("shard count")?,
@@ -151,25 +120,6 @@ impl ShardCheckpoint {
             index_covered: body.journal_pos("index position")?,
             ..Self::default()
         };
-        let count = body.check_count(envelope.count, SEGMENT_USE_BYTES, "segments")?;
-        checkpoint.segments.reserve_exact(count);
-        for _ in 0..count {
-            let journal = JournalId(body.u16("segment")?);
-            let segment = SegmentSeq(body.u32("segment")?);
-            let live_bytes = body.u64("live bytes")?;
-            checkpoint.segments.push(SegmentUse {
-                journal,
-                segment,
-                live_bytes,
-            });
-        }
-        let key = |entry: &SegmentUse| (entry.journal, entry.segment);
-        if !checkpoint
-            .segments
-            .is_sorted_by(|one, two| key(one) < key(two))
-        {
-            return Err(malformed("order of segments"));
-        }
         body.finish("bytes after the checkpoint's head")?;
         Ok((checkpoint, envelope.rest))
     }
@@ -197,8 +147,7 @@ impl ShardCheckpoint {
 }
 
 /// Encodes a checkpoint one section at a time. The parts it returns, in the order of the calls,
-/// are the file: first the head, then the runs, then the chains in order, then the metadata if it
-/// belongs to this journal, then the end.
+/// are the file: first the head, then the runs, then the chains in order, then the end.
 #[derive(Debug, Default)]
 pub struct CheckpointEncoder {
     hasher: crc32fast::Hasher,
@@ -207,7 +156,7 @@ pub struct CheckpointEncoder {
 }
 
 impl CheckpointEncoder {
-    /// The head: everything in `checkpoint` but its runs, chains and metadata.
+    /// The head: everything in `checkpoint` but its runs and chains.
     pub fn head(&mut self, checkpoint: &ShardCheckpoint) -> Vec<u8> {
         let mut out = Vec::new();
         let start = codec::begin_envelope(&mut out);
@@ -218,13 +167,7 @@ impl CheckpointEncoder {
         out.put_u64(checkpoint.layout_generation);
         out.put_journal_pos(checkpoint.scan_from);
         out.put_journal_pos(checkpoint.index_covered);
-        for entry in &checkpoint.segments {
-            out.put_u16(entry.journal.get());
-            out.put_u32(entry.segment.get());
-            out.put_u64(entry.live_bytes);
-        }
-        let count = codec::length_u32(checkpoint.segments.len());
-        codec::seal_envelope(&mut out, start, CHECKPOINT_MAGIC, count);
+        codec::seal_envelope(&mut out, start, CHECKPOINT_MAGIC, 0);
         self.hasher.update(&out);
         out
     }
@@ -242,13 +185,6 @@ impl CheckpointEncoder {
     pub fn chain(&mut self, chain: &ChainSection) -> Vec<u8> {
         let out = chain.encode();
         self.chains += 1;
-        self.hasher.update(&out);
-        out
-    }
-
-    /// The metadata, after the chains.
-    pub fn metadata(&mut self, metadata: &MetadataState) -> Vec<u8> {
-        let out = metadata.encode();
         self.hasher.update(&out);
         out
     }

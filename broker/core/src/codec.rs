@@ -1,8 +1,8 @@
 //! Little-endian reading and writing for what the broker keeps about its log: index pages,
 //! directories, checkpoints, metadata.
 //!
-//! Invariant: a [`Reader`] never reads past its bytes and never panics; every list is read through
-//! [`Reader::count`], which bounds the allocation by the bytes that are really there. Plain
+//! Invariant: a `Reader` never reads past its bytes and never panics; every list is read through
+//! `Reader::count`, which bounds the allocation by the bytes that are really there. Plain
 //! functions, any thread.
 
 mod envelope;

@@ -7,10 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::block::PlacedRow;
 use crate::entry::FrameKind;
-use crate::ids::{BlockLocation, Lsn};
+use crate::ids::{BlockLocation, Lsn, SegmentSeq};
 use crate::index::run::{PageEntry, PagePlace};
 use crate::log::ShardLog;
-use crate::metadata::Command;
 
 fn tp(number: u32) -> TopicPartition {
     TopicPartition {
@@ -74,15 +73,6 @@ fn checkpoint() -> ShardCheckpoint {
         },
         1,
     );
-    let mut metadata = MetadataState::default();
-    metadata.apply(&Command::InitCluster {
-        cluster_id: [4; 16],
-    });
-    let segment_use = |segment, live_bytes| SegmentUse {
-        journal: JournalId(2),
-        segment: SegmentSeq(segment),
-        live_bytes,
-    };
     ShardCheckpoint {
         store_uuid: [9; 16],
         journal: JournalId(2),
@@ -91,10 +81,8 @@ fn checkpoint() -> ShardCheckpoint {
         layout_generation: 3,
         scan_from: JournalPos::new(SegmentSeq(8), 8192),
         index_covered: JournalPos::new(SegmentSeq(8), 4096),
-        segments: vec![segment_use(7, 100), segment_use(8, 256)],
         runs: vec![run.clone(), run],
         chains: chains(),
-        metadata: Some(metadata),
     }
 }
 

@@ -74,16 +74,6 @@ impl MetadataState {
     /// # Errors
     /// Any [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (state, rest) = Self::decode_front(bytes)?;
-        if rest.is_empty() {
-            Ok(state)
-        } else {
-            Err(malformed("bytes after a snapshot"))
-        }
-    }
-
-    /// Reads the snapshot at the start of `bytes`; returns what follows it.
-    pub(crate) fn decode_front(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
         let envelope = codec::open_envelope(bytes, SNAPSHOT_MAGIC)?;
         let mut body = envelope.body;
         let mut state = Self {
@@ -104,7 +94,10 @@ impl MetadataState {
             state.take_topic(topic)?;
         }
         body.finish("bytes in a snapshot")?;
-        Ok((state, envelope.rest))
+        if !envelope.rest.is_empty() {
+            return Err(malformed("bytes after a snapshot"));
+        }
+        Ok(state)
     }
 
     fn encode_tables(&self, out: &mut Vec<u8>) {

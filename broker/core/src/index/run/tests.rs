@@ -231,7 +231,24 @@ fn a_dense_page_spends_few_bytes_on_an_extent() {
 }
 
 #[test]
-fn a_page_in_the_place_of_another_is_found_out() {
+fn a_page_that_ends_at_the_offset_is_not_read() {
+    let mut directory = RunDirectory::default();
+    for extents in golden_extents().chunks(1) {
+        directory.pages.extend(build_run(extents).0.pages);
+    }
+    let (tp, other) = (golden_extents()[0].0, golden_extents()[2].0);
+    for (offset, pages) in [(0, 0..2), (2, 0..2), (3, 1..2), (4, 2..2)] {
+        assert_eq!(
+            directory.candidates(tp, Offset(offset)),
+            pages,
+            "from {offset}"
+        );
+    }
+    assert_eq!(directory.candidates(other, Offset(11)), 2..3);
+}
+
+#[test]
+fn any_damaged_byte_of_a_page_is_found() {
     let (_, pages) = build_run(&golden_extents());
     for at in 0..pages[0].len() {
         let mut damaged = pages[0].clone();
