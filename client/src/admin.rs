@@ -305,7 +305,7 @@ async fn ask_owners(
 ) -> Option<RequestError> {
     let mut last_error = None;
     let mut by_owner: Vec<(Endpoint, Vec<ListOffsetsItem>)> = Vec::new();
-    for item in missing.drain(..).collect::<Vec<_>>() {
+    for item in std::mem::take(missing) {
         let Some(owner) = core.metadata.owner(item.tp()) else {
             last_error = Some(refused(ErrorCode::UnknownPartition, 0));
             missing.push(item);

@@ -116,7 +116,7 @@ impl MetadataCache {
         core: &Core,
         names: &[Arc<str>],
     ) -> Result<Vec<MetadataResponse>, RequestError> {
-        let topics: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        let topics: Vec<String> = names.iter().map(ToString::to_string).collect();
         fetch_metadata(core, Some(topics)).await
     }
 }

@@ -110,13 +110,11 @@ impl Core {
         let after = self.timeouts.request;
         let encode = |correlation, out: &mut Vec<u8>| request.encode(correlation, out);
         let reply = self.control.call(endpoint, &encode);
-        match tokio::time::timeout(after, reply).await {
-            Ok(reply) => decode::<R::Response>(&reply?),
-            Err(_) => {
-                let address = endpoint.address.clone();
-                Err(ConnectionError::TimedOut { address, after }.into())
-            }
-        }
+        let Ok(reply) = tokio::time::timeout(after, reply).await else {
+            let address = endpoint.address.clone();
+            return Err(ConnectionError::TimedOut { address, after }.into());
+        };
+        decode::<R::Response>(&reply?)
     }
 
     fn any_endpoint(&self, turn: usize) -> Endpoint {
@@ -175,13 +173,13 @@ impl Attempts {
         let may_repeat = match &error {
             RequestError::Connection(
                 ConnectionError::WrongCluster { .. } | ConnectionError::Address { .. },
-            ) => false,
-            RequestError::Connection(_) => is_repeatable,
-            RequestError::Refused {
+            )
+            | RequestError::Refused {
                 code: ErrorCode::TopicNotFound,
                 ..
             } => false,
-            RequestError::Refused {
+            RequestError::Connection(_)
+            | RequestError::Refused {
                 code: ErrorCode::Internal,
                 ..
             } => is_repeatable,

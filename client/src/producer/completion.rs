@@ -71,12 +71,11 @@ impl Completion {
         if let Some(outcome) = self.outcome.get() {
             return Poll::Ready(outcome);
         }
-        match slot.and_then(|slot| wakers.get_mut(slot)) {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => {
-                *slot = Some(wakers.len());
-                wakers.push(cx.waker().clone());
-            }
+        if let Some(waker) = slot.and_then(|slot| wakers.get_mut(slot)) {
+            waker.clone_from(cx.waker());
+        } else {
+            *slot = Some(wakers.len());
+            wakers.push(cx.waker().clone());
         }
         Poll::Pending
     }

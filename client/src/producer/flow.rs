@@ -281,18 +281,14 @@ impl<T> Flow<T> {
         self.phase = Phase::Flowing;
         let index = self.cursor;
         let entry = &mut self.entries[index];
-        let stamp = match entry.stamp {
-            Some(stamp) => stamp,
-            None => {
-                let stamp = self.next;
-                if stamp.producer != ProducerId(0) {
-                    self.next.sequence = stamp.sequence.wrapping_add(entry.records);
-                }
-                entry.stamp = Some(stamp);
-                self.records_unnumbered = self.records_unnumbered.wrapping_sub(entry.records);
-                stamp
+        let stamp = entry.stamp.unwrap_or(self.next);
+        if entry.stamp.is_none() {
+            entry.stamp = Some(stamp);
+            self.records_unnumbered = self.records_unnumbered.wrapping_sub(entry.records);
+            if stamp.producer != ProducerId(0) {
+                self.next.sequence = stamp.sequence.wrapping_add(entry.records);
             }
-        };
+        }
         entry.outstanding = true;
         self.outstanding += 1;
         self.outstanding_bytes += entry.bytes;

@@ -406,27 +406,26 @@ impl PartitionQueue {
         open.builder
             .set_producer(stamp.producer, stamp.epoch, stamp.sequence);
         let finished = open.builder.finish();
-        let batch = match &finished {
-            Ok(batch) => batch.clone(),
-            Err(_) => {
-                open.builder.clear();
-                Bytes::new()
-            }
-        };
+        open.builder.clear();
         self.shared.keep_builder(open.builder);
-        let bytes = batch.len();
         let Open {
             completion,
             charge_bytes,
+            opened,
             ..
         } = open;
+        let (batch, error) = match finished {
+            Ok(batch) => (batch, None),
+            Err(error) => (Bytes::new(), Some(error)),
+        };
+        let bytes = batch.len();
         let item = Sealed {
             batch,
             stamp,
             completion,
             charge_bytes,
         };
-        if let Err(error) = finished {
+        if let Some(error) = error {
             tracing::error!(topic = %self.topic, %error, "a batch could not be compressed");
             let code = ErrorCode::InvalidBatch;
             let failure = Failure::Rejected {
@@ -440,7 +439,7 @@ impl PartitionQueue {
             return;
         }
         state.batch_bytes_expected = bytes;
-        let deadline = open.opened + self.shared.config.delivery_timeout;
+        let deadline = opened + self.shared.config.delivery_timeout;
         state.flow.push(item, records, bytes, deadline);
     }
 
