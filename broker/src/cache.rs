@@ -180,3 +180,6 @@ impl BlockCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

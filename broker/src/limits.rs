@@ -72,7 +72,7 @@ pub const SPACE_BYTES_PER_SHARD_MIN: u64 = 16 * SEGMENT_BYTES_MIN;
 
 /// How often the watchdog looks, and after how long without a beat it reports a shard. Executors
 /// beat every 5 ms while they work and every 50 ms while they do not.
-pub const WATCHDOG_PERIOD: Duration = Duration::from_millis(20);
+pub const WATCHDOG_PERIOD: Duration = Duration::from_millis(50);
 pub const WATCHDOG_STALL: Duration = Duration::from_millis(200);
 
 /// The admin HTTP server: one request per connection, and nothing of it waits for long.

@@ -335,3 +335,6 @@ fn exact_bytes(sorted: &[Small]) -> usize {
     }
     total
 }
+
+#[cfg(test)]
+mod tests;

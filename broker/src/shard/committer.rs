@@ -29,6 +29,7 @@ use super::assembler::{Assembler, FilledBlock};
 use super::connection::Connection;
 use super::produce::{self, Pending};
 use crate::journal::{CommittedBlock, JournalError};
+use crate::limits::PRODUCE_PENDING_BYTES_MAX;
 use crate::runtime::channel::{Notify, OneshotReceiver, OneshotSender, oneshot};
 use crate::runtime::clock;
 
@@ -190,10 +191,14 @@ impl Shard {
 
     /// Waits until the shard takes more produce bytes.
     pub async fn produce_room(&self) {
-        while self.pending_produce_bytes() > crate::limits::PRODUCE_PENDING_BYTES_MAX
+        while self.pending_produce_bytes() > PRODUCE_PENDING_BYTES_MAX
             && !self.committer.stopping.get()
         {
             self.committer.space.notified().await;
+            // One wake-up lets one waiter through; each lets the next one look.
+            if self.pending_produce_bytes() <= PRODUCE_PENDING_BYTES_MAX {
+                self.committer.space.notify();
+            }
         }
     }
 

@@ -145,6 +145,17 @@ impl Connection {
         self.credit.notify();
     }
 
+    /// Waits until at most `bytes` wait to be sent.
+    pub async fn drained_to(&self, bytes: usize) {
+        while self.outbox.queued_bytes() > bytes && !self.closed.get() {
+            self.outbox.drained.notified().await;
+            // One wake-up lets one waiter through; each lets the next one look.
+            if self.outbox.queued_bytes() <= bytes {
+                self.outbox.drained.notify();
+            }
+        }
+    }
+
     /// Whether the connection is going down.
     pub fn is_closed(&self) -> bool {
         self.closed.get()

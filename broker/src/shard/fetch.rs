@@ -218,9 +218,7 @@ async fn serve(shard: Rc<Shard>, connection: Rc<Connection>, session: Rc<FetchSe
 
 /// Waits until what is queued for the client has shrunk.
 async fn room(connection: &Connection) {
-    while connection.outbox.queued_bytes() > FETCH_QUEUED_BYTES_MAX && !connection.is_closed() {
-        connection.outbox.drained.notified().await;
-    }
+    connection.drained_to(FETCH_QUEUED_BYTES_MAX).await;
 }
 
 async fn gather(

@@ -98,12 +98,18 @@ impl BlockReader {
             .next()
             .expect("a reader asks for at least one extent")
             .block;
-        if let Some(bytes) = self.cache.borrow_mut().get(place) {
+        let cached = self.cache.borrow_mut().get(place);
+        let chunks = plan_chunks(extents, 1 + READ_AHEAD_CHUNKS);
+        if let Some(bytes) = cached {
             self.metrics.cache_hits.add(1);
+            // The first chunk counts as here although its later blocks may not be: the read that
+            // brought this one brought them, too.
+            for chunk in chunks.into_iter().skip(1).filter(|chunk| !self.is_cached(*chunk)) {
+                self.load(chunk);
+            }
             return Ok(bytes);
         }
         self.metrics.cache_misses.add(1);
-        let chunks = plan_chunks(extents, 1 + READ_AHEAD_CHUNKS);
         let mut first = None;
         for chunk in chunks {
             if first.is_some() && self.is_cached(chunk) {

@@ -56,9 +56,7 @@ pub async fn read_loop(
             other_request(shard, connection, &prefix, &header);
             connection.credit().await;
         }
-        while connection.outbox.queued_bytes() > OUTBOX_BYTES_MAX && !connection.is_closed() {
-            connection.outbox.drained.notified().await;
-        }
+        connection.drained_to(OUTBOX_BYTES_MAX).await;
         executor::yield_if_needed().await;
     }
     Ok(())

@@ -17,7 +17,7 @@ use catena_core::log::DroppedPartition;
 use catena_core::metadata::MetadataState;
 use catena_core::retention::{Policy, trim_to};
 use catena_protocol::ids::{Offset, TopicId, TopicPartition};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Shard;
 use super::index::SegmentKey;
@@ -195,7 +195,7 @@ impl Shard {
             .take_while(dropped)
             .for_each(|extent| self.index.discount(extent));
         self.index.mem.borrow_mut().trim(tp, trim.log_start);
-        info!(partition = %tp, log_start = trim.log_start.get(), bytes = trim.dropped_bytes, "trimmed by retention");
+        debug!(partition = %tp, log_start = trim.log_start.get(), bytes = trim.dropped_bytes, "trimmed by retention");
         Ok(Ok(()))
     }
 

@@ -418,9 +418,7 @@ impl Shard {
         let connections: Vec<_> = self.connections.borrow().values().cloned().collect();
         let drained = async {
             for connection in connections {
-                while connection.outbox.queued_bytes() > 0 && !connection.is_closed() {
-                    connection.outbox.drained.notified().await;
-                }
+                connection.drained_to(0).await;
             }
         };
         let _ = clock::timeout(std::time::Duration::from_secs(1), drained).await;

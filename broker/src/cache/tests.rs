@@ -1,0 +1,84 @@
+use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
+
+use super::*;
+use crate::runtime::buffer;
+use crate::runtime::testing::run;
+
+const PAGE: u32 = 4096;
+
+fn at(offset: u32, bytes: u32) -> BlockLocation {
+    BlockLocation { journal: JournalId(0), segment: SegmentSeq(1), offset, bytes }
+}
+
+fn insert(cache: &mut BlockCache, offset: u32, pages: u32, fill: u8) {
+    let bytes = usize::try_from(pages * PAGE).expect("small");
+    let mut buffer = buffer::allocate(bytes);
+    buffer.fill(fill);
+    cache.insert(JournalId(0), SegmentSeq(1), offset, Rc::new(buffer), pages * PAGE);
+}
+
+fn budget(pages: usize) -> usize {
+    pages * 4096
+}
+
+#[test]
+fn a_block_inside_a_longer_entry_is_found() {
+    run(|| async {
+        let mut cache = BlockCache::new(budget(100));
+        insert(&mut cache, 8 * PAGE, 4, 7);
+        let inside = cache.get(at(9 * PAGE, 2 * PAGE)).expect("cached");
+        assert_eq!((inside.start, inside.bytes), (4096, 8192));
+        assert!(inside.as_slice().iter().all(|byte| *byte == 7));
+        assert!(cache.get(at(11 * PAGE, 2 * PAGE)).is_none(), "its end lies outside");
+        assert!(cache.get(at(7 * PAGE, PAGE)).is_none());
+    });
+}
+
+#[test]
+fn the_budget_holds_and_what_is_read_stays_longer() {
+    run(|| async {
+        let mut cache = BlockCache::new(budget(3));
+        for page in 0..3 {
+            insert(&mut cache, page * PAGE, 1, 0);
+        }
+        assert!(cache.get(at(0, PAGE)).is_some());
+        insert(&mut cache, 3 * PAGE, 1, 0);
+        assert!(cache.charged_bytes() <= budget(3));
+        assert!(cache.get(at(0, PAGE)).is_some(), "it was read");
+        assert!(cache.get(at(PAGE, PAGE)).is_none(), "the oldest that was not");
+    });
+}
+
+#[test]
+fn an_entry_larger_than_the_budget_is_not_kept() {
+    run(|| async {
+        let mut cache = BlockCache::new(budget(2));
+        insert(&mut cache, 0, 3, 0);
+        assert_eq!(cache.charged_bytes(), 0);
+    });
+}
+
+#[test]
+fn entries_never_overlap() {
+    run(|| async {
+        let mut cache = BlockCache::new(budget(100));
+        insert(&mut cache, 0, 4, 1);
+        insert(&mut cache, 2 * PAGE, 4, 2);
+        assert!(cache.get(at(0, PAGE)).is_none());
+        let kept = cache.get(at(3 * PAGE, PAGE)).expect("the newer entry");
+        assert!(kept.as_slice().iter().all(|byte| *byte == 2));
+        assert_eq!(cache.charged_bytes(), budget(4));
+    });
+}
+
+#[test]
+fn a_forgotten_segment_leaves_nothing_behind() {
+    run(|| async {
+        let mut cache = BlockCache::new(budget(100));
+        insert(&mut cache, 0, 4, 1);
+        insert(&mut cache, 4 * PAGE, 4, 2);
+        cache.forget_segment(JournalId(0), SegmentSeq(1));
+        assert_eq!(cache.charged_bytes(), 0);
+        assert!(cache.get(at(0, PAGE)).is_none());
+    });
+}
