@@ -20,7 +20,9 @@ free_port() {
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/catena-tour.XXXXXX")
+# Not /tmp by default: it may be in memory, where direct I/O does not work.
+mkdir -p target
+scratch=$(mktemp -d "${TMPDIR:-$PWD/target}/tour.XXXXXX")
 server=
 finish() {
   if [ -n "$server" ]; then

@@ -288,14 +288,16 @@ impl fmt::Display for Summary<'_> {
             Acks::Received => ("received", "in the broker's memory, a crash may lose them"),
             Acks::None => ("none", "handed to the connection, nothing was acknowledged"),
         };
-        let (topic, partitions) = (&args.topic, by_partition.len());
+        let topic = &args.topic;
+        let partitions = quantity::counted(by_partition.len() as u64, "partition");
+        let lines = quantity::counted(*lines, "message");
         let (size, seconds) = (
             quantity::Bytes(*value_bytes),
             started.elapsed().as_secs_f64(),
         );
         writeln!(
             f,
-            "{acked} of {lines} messages sent to {topic} in {partitions} partitions, \
+            "{acked} of {lines} sent to {topic} in {partitions}, \
              {size} in {seconds:.2} s"
         )?;
         writeln!(f, "durability {class}: {meaning}")?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::{Connection, Topic, TopicAlter, TopicCreate, TopicNamed};
 use crate::connect::connect;
 use crate::exit::Failure;
-use crate::quantity::{Bytes, Limit, format_span, format_time};
+use crate::quantity::{Bytes, Limit, counted, format_span, format_time};
 use crate::stdout;
 
 /// An answer, in both forms.
@@ -52,7 +52,10 @@ async fn create(admin: &Admin, args: &TopicCreate) -> Result<Answer, Failure> {
     };
     match admin.create_topic(name, *partitions, config).await {
         Ok(id) => Ok(Answer {
-            text: format!("created topic {name} with {partitions} partitions\n"),
+            text: format!(
+                "created topic {name} with {}\n",
+                counted((*partitions).into(), "partition")
+            ),
             json: json!({ "created": true, "name": name, "id": id.0, "partitions": partitions }),
         }),
         Err(error) if args.if_not_exists && error.code() == Some(ErrorCode::TopicExists) => {
@@ -71,7 +74,11 @@ async fn list(admin: &Admin) -> Result<Answer, Failure> {
     for topic in &topics {
         line(
             &mut text,
-            &format!("{}  {} partitions", topic.name, topic.partitions),
+            &format!(
+                "{}  {}",
+                topic.name,
+                counted(topic.partitions.into(), "partition")
+            ),
         );
     }
     let json = topics.iter().map(|topic| {
@@ -120,7 +127,7 @@ async fn describe(admin: &Admin, args: &TopicNamed) -> Result<Answer, Failure> {
             name_of(*min_durability)
         ),
     );
-    line(&mut text, &format!("{} partitions", topic.partitions));
+    line(&mut text, &counted(topic.partitions.into(), "partition"));
     let mut partitions = Vec::new();
     for partition in 0..topic.partitions {
         let chain = chain_of(&ranges, PartitionId(partition));

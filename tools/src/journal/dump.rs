@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::describe::{self, Line};
 use super::files::{self, InUse, JournalFiles};
-use super::walk::{self, Segment};
+use super::walk::{self, BadSegment, Segment};
 use super::{checkpoints, verify};
 use crate::cli::{Depth, JournalDump};
 use crate::quantity::{Bytes, format_time};
@@ -83,19 +83,16 @@ impl<W: Write> Dump<W> {
             self.line(&checkpoints::describe(&checkpoint))?;
         }
         let segments = walk::open(journal)?;
-        for bad in &segments.bad {
-            self.line(&Line {
-                text: format!("segment {}  unreadable: {}", bad.segment, bad.why),
-                json: json!({ "kind": "segment", "segment": bad.segment.0, "error": bad.why }),
-            })?;
-        }
         if self.level == Level::Segments {
-            return segments
-                .good
-                .iter()
-                .try_for_each(|segment| self.line(&segment_line(segment)));
+            let mut good = segments.good.iter();
+            good.try_for_each(|segment| self.line(&segment_line(segment)))?;
+        } else {
+            self.blocks(journal.id, &segments.good, ledger)?;
         }
-        self.blocks(journal.id, &segments.good, ledger)
+        segments
+            .bad
+            .iter()
+            .try_for_each(|bad| self.line(&bad_segment_line(bad)))
     }
 
     /// Lists what a broker that starts would see, and then what it would not.
@@ -179,5 +176,12 @@ fn segment_line(segment: &Segment) -> Line {
             "previous_segment": header.previous.map(|previous| previous.segment.0),
             "previous_end": header.previous.map(|previous| previous.end),
         }),
+    }
+}
+
+fn bad_segment_line(bad: &BadSegment) -> Line {
+    Line {
+        text: format!("segment {}  not readable: {}", bad.segment, bad.why),
+        json: json!({ "kind": "segment", "segment": bad.segment.0, "error": bad.why }),
     }
 }

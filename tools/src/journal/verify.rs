@@ -17,6 +17,7 @@ use super::report::{Lost, Problem, Report, Torn, merge};
 use super::walk::{self, BadSegment, Segment};
 use crate::cli::JournalVerify;
 use crate::exit::{Exit, Failure};
+use crate::quantity::counted;
 use crate::stdout;
 
 pub(crate) fn run(args: &JournalVerify) -> anyhow::Result<()> {
@@ -32,18 +33,22 @@ pub(crate) fn run(args: &JournalVerify) -> anyhow::Result<()> {
         }
         reports.push(report);
     }
-    let problems: usize = reports.iter().map(|report| report.problems.len()).sum();
+    let problems = reports
+        .iter()
+        .map(|report| report.problems.len())
+        .sum::<usize>() as u64;
+    let counted_problems = counted(problems, "problem");
     if args.format.json {
         stdout::print_line(json!({ "problems": problems, "journals": reports }))?;
     } else {
-        let journals = reports.len();
-        stdout::print_line(format_args!("{journals} journals, {problems} problems"))?;
+        let journals = counted(reports.len() as u64, "journal");
+        stdout::print_line(format_args!("{journals}, {counted_problems}"))?;
     }
     if problems == 0 {
         return Ok(());
     }
     Err(
-        Failure::new(Exit::Corrupt, format!("{problems} problems in stored data"))
+        Failure::new(Exit::Corrupt, format!("{counted_problems} in stored data"))
             .hint("keep a copy of the directory before anything else touches it")
             .into(),
     )
