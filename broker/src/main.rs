@@ -19,7 +19,7 @@ use clap::Parser;
 use tracing::{error, info};
 
 /// How often the program looks whether the broker ended by itself.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The exit codes besides 0, as documented in `docs/OPERATIONS.md`.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -69,8 +69,8 @@ pub enum StoreError {
     )]
     Locked { dir: PathBuf, holder: Option<u32> },
     #[error(
-        "{} is not a data directory (it has no {IDENTITY_FILE}) and not empty (it holds {found:?}); \
-         choose an empty or new directory with --data-dir",
+        "{} is not a data directory (it has no {IDENTITY_FILE}) and not empty \
+         (it holds {found:?}); choose an empty or new directory with --data-dir",
         dir.display()
     )]
     NotEmpty { dir: PathBuf, found: String },

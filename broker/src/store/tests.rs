@@ -1,3 +1,5 @@
+//! Opening, locking and refusing data directories.
+
 use super::*;
 
 fn directory() -> tempfile::TempDir {
