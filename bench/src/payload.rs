@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::limits::{KEY_BYTES, PAYLOAD_POOL_BYTES};
+use crate::limits::{KEY_BYTES, PAYLOAD_POOL_BYTES_MIN};
 
 /// A small generator of uniform bits (`SplitMix64`, Steele and others, OOPSLA 2014, figure 17).
 /// Same seed, same sequence.
@@ -49,13 +49,9 @@ pub(crate) struct PayloadPool {
 }
 
 impl PayloadPool {
-    /// A pool for values of `record_bytes`, at most half of [`PAYLOAD_POOL_BYTES`].
+    /// A pool for values of `record_bytes`, at least twice as long as a value.
     pub(crate) fn new(record_bytes: usize, seed: u64) -> Self {
-        assert!(
-            record_bytes <= PAYLOAD_POOL_BYTES / 2,
-            "values are cut at different places"
-        );
-        let mut bytes = vec![0; PAYLOAD_POOL_BYTES];
+        let mut bytes = vec![0; PAYLOAD_POOL_BYTES_MIN.max(2 * record_bytes)];
         fill_random(&mut bytes, seed);
         Self {
             bytes: Bytes::from(bytes),

@@ -34,6 +34,8 @@ pub(crate) struct LoadReport {
     pub(crate) command: String,
     /// The durability class in words.
     pub(crate) durability: &'static str,
+    /// What a call is: `calls`, or for consumers `batches` or `records`.
+    pub(crate) call_unit: &'static str,
     /// What a latency spans, in words.
     pub(crate) latency_from: &'static str,
     pub(crate) machine: Machine,
@@ -61,8 +63,8 @@ pub(crate) struct LoadReport {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Throughput {
     pub(crate) records: u64,
-    /// Keys and values, without any overhead.
-    pub(crate) payload_bytes: u64,
+    /// Keys and values without any overhead; for consumers that do not decode, whole batches.
+    pub(crate) bytes: u64,
     pub(crate) records_per_second: f64,
     pub(crate) mb_per_second: f64,
     pub(crate) calls_per_second: f64,
@@ -102,7 +104,7 @@ impl Throughput {
     pub(crate) fn of(tally: &Tally, elapsed_ns: u64) -> Self {
         Self {
             records: tally.records,
-            payload_bytes: tally.bytes,
+            bytes: tally.bytes,
             records_per_second: per_second(tally.records, elapsed_ns),
             mb_per_second: mb_per_second(tally.bytes, elapsed_ns),
             calls_per_second: per_second(tally.calls, elapsed_ns),
@@ -142,6 +144,7 @@ impl LoadReport {
             work,
             command,
             durability: "",
+            call_unit: "calls",
             latency_from: "",
             machine: Machine::default(),
             measured_seconds: seconds(elapsed_ns),

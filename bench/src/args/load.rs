@@ -15,7 +15,7 @@ pub(crate) struct TargetArgs {
     #[arg(
         long,
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:7420",
+        default_value = "127.0.0.1:9640",
         env = "CATENA_BROKER"
     )]
     pub(crate) broker: String,
@@ -78,7 +78,8 @@ pub(crate) struct RunArgs {
 #[derive(Clone, Copy, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Pace {
-    /// Open loop: this many records per second in all, by a fixed schedule.
+    /// Open loop: this many records per second in all, by a fixed schedule. Polls the clock
+    /// between sends, so give each load thread a core that nothing else uses.
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rate: Option<u64>,
     /// Closed loop: as fast as possible, bounded by --in-flight.
@@ -219,7 +220,7 @@ pub(crate) struct E2eArgs {
     pub(crate) pace: Pace,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
-    /// Consumers, each on a thread of its own.
+    /// Consumers, dealt to the load threads; the partitions are dealt to the consumers.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     pub(crate) consumers: u32,

@@ -81,6 +81,7 @@ pub(crate) fn run(args: &ConsumeArgs, command: String) -> Result<ExitCode> {
 }
 
 fn describe(report: &mut LoadReport, args: &ConsumeArgs) {
+    report.call_unit = "batches";
     report.durability = "committed: readers see nothing else, whatever class it was produced in";
     let counted = if args.decode {
         "MB/s counts keys and values of decoded records"

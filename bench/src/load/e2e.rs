@@ -1,14 +1,17 @@
 //! `catena-bench e2e`: every record is stamped with its intended send time and a number, so that
 //! latency spans the whole way and every acknowledged record is accounted for.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use catena_client::{ConsumeError, Consumer, RecordBatch, StartOffset};
+use tokio::task::LocalSet;
 
 use super::drive::Driven;
 use super::fit::check_one_batch;
@@ -22,7 +25,7 @@ use super::stamp::STAMP_BYTES;
 use super::target::connect;
 use super::threads::{self, Plan};
 use crate::args::E2eArgs;
-use crate::clock::duration_ns;
+use crate::clock::{Clock, duration_ns};
 use crate::compare::Compared;
 use crate::limits::DELIVERY_CHECK_NS;
 use crate::report::{Delivery, LoadReport};
@@ -51,7 +54,7 @@ pub(crate) fn run(args: &E2eArgs, command: String) -> Result<ExitCode> {
     let both = Both::new(args, &producing);
     let plan = Plan {
         clock: session.clock,
-        threads: usize::try_from(both.producer_threads + both.consumers)?,
+        threads: usize::try_from(both.threads)?,
         cores: &args.run.cores,
         warmup: args.run.warmup.unwrap_or(WARMUP),
         duration: args.run.duration,
@@ -60,10 +63,11 @@ pub(crate) fn run(args: &E2eArgs, command: String) -> Result<ExitCode> {
         plan,
         &producing.meter,
         async |index| both.prepare(u32::try_from(index)?).await,
-        async |role, window| Ok(both.drive(role, window).await),
+        async |part, window| Ok(both.drive(part, window).await),
     )?;
     let (produced, received, delivery) = gather(outcomes, window);
     let mut report = LoadReport::new("e2e", command, &received, window);
+    report.call_unit = "records";
     report.latency_from = "intended send to receipt, per record";
     report.ack_latency = Some(produced.latencies.summary());
     report.delivery = Some(delivery);
@@ -74,123 +78,136 @@ pub(crate) fn run(args: &E2eArgs, command: String) -> Result<ExitCode> {
     session.finish(report, window, Compared::Nothing)
 }
 
-/// Both sides and what they tell each other: when every acknowledged record has arrived.
+/// Both sides of the run.
 struct Both<'a> {
     producing: &'a Producing<'a>,
-    producer_threads: u32,
+    threads: u32,
     consumers: u32,
+    arrivals: Arc<Arrivals>,
+}
+
+/// What the threads tell each other: whether every acknowledged record has arrived.
+struct Arrivals {
     still_producing: AtomicUsize,
     acknowledged: AtomicU64,
     received: AtomicU64,
 }
 
-enum Role {
-    Producer {
-        thread: u32,
-        senders: Vec<ClientSender>,
-    },
-    Consumer(Box<Consumer>),
+impl Arrivals {
+    fn are_complete(&self) -> bool {
+        self.still_producing.load(Ordering::Acquire) == 0
+            && self.received.load(Ordering::Acquire) >= self.acknowledged.load(Ordering::Acquire)
+    }
 }
 
-enum Outcome {
-    Produced(Box<Driven>),
-    Received(Box<(Tally, Receipts)>),
+/// One thread's share. Both sides run on one thread, since a producer that polls for its
+/// schedule would keep a consumer's thread off a core they shared.
+struct Part {
+    thread: u32,
+    senders: Vec<ClientSender>,
+    consumers: Vec<Consumer>,
+}
+
+struct Outcome {
+    driven: Driven,
+    received: Received,
 }
 
 impl<'a> Both<'a> {
     fn new(args: &E2eArgs, producing: &'a Producing<'a>) -> Self {
-        let producer_threads = producing.threads();
-        Self {
-            producing,
-            producer_threads,
-            consumers: args.consumers.min(producing.topic.partitions),
-            still_producing: AtomicUsize::new(length(producer_threads)),
+        let consumers = args.consumers.min(producing.topic.partitions);
+        let threads = u32::from(args.run.threads).min(args.shape.producers.max(consumers));
+        let arrivals = Arrivals {
+            still_producing: AtomicUsize::new(length(threads)),
             acknowledged: AtomicU64::new(0),
             received: AtomicU64::new(0),
+        };
+        Self {
+            producing,
+            threads,
+            consumers,
+            arrivals: Arc::new(arrivals),
         }
     }
 
-    /// The first threads produce, the others consume.
-    async fn prepare(&self, index: u32) -> Result<Role> {
-        if index < self.producer_threads {
-            let senders = self.producing.prepare(index).await?;
-            return Ok(Role::Producer {
-                thread: index,
-                senders,
-            });
+    async fn prepare(&self, thread: u32) -> Result<Part> {
+        let mut consumers = Vec::new();
+        for index in (thread..self.consumers).step_by(length(self.threads)) {
+            let client = connect(&self.producing.target.broker).await?;
+            let (topic, start) = (&self.producing.topic, StartOffset::Latest);
+            consumers.extend(build_consumer(&client, topic, index, self.consumers, start).await?);
         }
-        let client = connect(&self.producing.target.broker).await?;
-        let (topic, start) = (&self.producing.topic, StartOffset::Latest);
-        let index = index - self.producer_threads;
-        let consumer = build_consumer(&client, topic, index, self.consumers, start).await?;
-        let consumer = consumer.expect("there are no more consumers than partitions");
-        Ok(Role::Consumer(Box::new(consumer)))
+        let senders = self.producing.prepare(thread).await?;
+        Ok(Part {
+            thread,
+            senders,
+            consumers,
+        })
     }
 
-    async fn drive(&self, role: Role, window: Window) -> Outcome {
-        match role {
-            Role::Producer { thread, senders } => {
-                let driven = self.producing.drive(thread, senders, window).await;
-                self.acknowledged
-                    .fetch_add(driven.acknowledged.count(), Ordering::AcqRel);
-                self.still_producing.fetch_sub(1, Ordering::AcqRel);
-                Outcome::Produced(Box::new(driven))
-            }
-            Role::Consumer(consumer) => {
-                Outcome::Received(Box::new(self.consume(*consumer, window).await))
-            }
-        }
-    }
-
-    /// Receives until everything acknowledged has arrived, or nothing more is to be expected.
-    async fn consume(&self, mut consumer: Consumer, window: Window) -> (Tally, Receipts) {
-        let clock = self.producing.clock;
+    async fn drive(&self, part: Part, window: Window) -> Outcome {
+        let produce = async {
+            let driven = self
+                .producing
+                .drive(part.thread, part.senders, window)
+                .await;
+            self.arrivals
+                .acknowledged
+                .fetch_add(driven.acknowledged.count(), Ordering::AcqRel);
+            self.arrivals.still_producing.fetch_sub(1, Ordering::AcqRel);
+            driven
+        };
         let drain_ns = duration_ns(self.producing.run.drain);
-        // The producers may take one drain, and what they sent last another.
-        let deadline_ns = window
-            .end_ns
-            .saturating_add(drain_ns)
-            .saturating_add(drain_ns);
+        let receiver = Receiver {
+            clock: self.producing.clock,
+            window,
+            // The producers may take one drain, and what they sent last another.
+            deadline_ns: window
+                .end_ns
+                .saturating_add(drain_ns)
+                .saturating_add(drain_ns),
+            arrivals: self.arrivals.clone(),
+        };
         let mark = self
             .producing
             .run_mark
             .expect("an end-to-end run is marked");
-        let mut receipts = Receipts::new(mark, length(self.producer_threads));
-        let mut tally = Tally::new(window);
-        let mut until_ns = window.end_ns;
-        while !self.is_complete() && clock.now_ns() < deadline_ns {
-            let _ = receive(&mut consumer, clock, until_ns, |batch| {
-                let before = receipts.unique();
-                self.take(batch, &mut tally, &mut receipts);
-                self.received
-                    .fetch_add(receipts.unique() - before, Ordering::AcqRel);
-                ControlFlow::Continue(())
-            })
-            .await;
-            until_ns = clock.now_ns() + DELIVERY_CHECK_NS;
+        let received = Rc::new(RefCell::new(Received {
+            tally: Tally::new(window),
+            receipts: Receipts::new(mark, length(self.threads)),
+        }));
+        let consume = LocalSet::new();
+        for consumer in part.consumers {
+            consume.spawn_local(receiver.clone().run(consumer, received.clone()));
         }
-        (tally, receipts)
+        let (driven, ()) = tokio::join!(produce, consume);
+        let received = Rc::into_inner(received)
+            .expect("the tasks that shared it have ended")
+            .into_inner();
+        Outcome { driven, received }
     }
+}
 
-    fn take(
-        &self,
-        batch: Result<RecordBatch, ConsumeError>,
-        tally: &mut Tally,
-        receipts: &mut Receipts,
-    ) {
-        let done_ns = self.producing.clock.now_ns();
+/// What the consumers of one thread received.
+struct Received {
+    tally: Tally,
+    receipts: Receipts,
+}
+
+impl Received {
+    fn take(&mut self, batch: Result<RecordBatch, ConsumeError>, done_ns: u64) {
         let batch = match batch {
             Ok(batch) => batch,
-            Err(error) => return tally.failed(&kind_of(&error), 1),
+            Err(error) => return self.tally.failed(&kind_of(&error), 1),
         };
         let visited = batch.for_each(|record| {
             let value = record.value.unwrap_or_default();
-            let Some(intended_ns) = receipts.note(value) else {
+            let Some(intended_ns) = self.receipts.note(value) else {
                 return;
             };
             let bytes = value.len() + record.key.map_or(0, <[u8]>::len);
             let bytes = u64::try_from(bytes).expect("a length in memory fits 64 bits");
-            tally.completed(Completion {
+            self.tally.completed(Completion {
                 intended_ns,
                 done_ns,
                 records: 1,
@@ -198,41 +215,62 @@ impl<'a> Both<'a> {
             });
         });
         if let Err(error) = visited {
-            tally.failed(
-                &format!("not decodable: {error}"),
-                u64::from(batch.record_count()),
-            );
+            let records = u64::from(batch.record_count());
+            self.tally
+                .failed(&format!("not decodable: {error}"), records);
         }
-    }
-
-    fn is_complete(&self) -> bool {
-        self.still_producing.load(Ordering::Acquire) == 0
-            && self.received.load(Ordering::Acquire) >= self.acknowledged.load(Ordering::Acquire)
     }
 }
 
-/// Both sides' counts, and what became of every record.
+/// How one consumer receives.
+#[derive(Clone)]
+struct Receiver {
+    clock: Clock,
+    window: Window,
+    deadline_ns: u64,
+    arrivals: Arc<Arrivals>,
+}
+
+impl Receiver {
+    /// Receives until everything acknowledged has arrived, or nothing more is to be expected.
+    async fn run(self, mut consumer: Consumer, received: Rc<RefCell<Received>>) {
+        let clock = self.clock;
+        let mut until_ns = self.window.end_ns;
+        while !self.arrivals.are_complete() && clock.now_ns() < self.deadline_ns {
+            let _ = receive(&mut consumer, clock, until_ns, |batch| {
+                let done_ns = clock.now_ns();
+                let mut received = received.borrow_mut();
+                let before = received.receipts.unique();
+                received.take(batch, done_ns);
+                let new = received.receipts.unique() - before;
+                self.arrivals.received.fetch_add(new, Ordering::AcqRel);
+                ControlFlow::Continue(())
+            })
+            .await;
+            until_ns = clock.now_ns() + DELIVERY_CHECK_NS;
+        }
+    }
+}
+
+/// Both sides' counts, and what became of every record. Outcomes are in the order of threads.
 fn gather(outcomes: Vec<Outcome>, window: Window) -> (Tally, Tally, Delivery) {
     let (mut produced, mut received) = (Tally::new(window), Tally::new(window));
     let mut acknowledged: Vec<Marks> = Vec::new();
     let mut receipts: Option<Receipts> = None;
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Produced(driven) => {
-                produced.merge(&driven.tally);
-                acknowledged.push(driven.acknowledged);
-            }
-            Outcome::Received(consumed) => {
-                let (tally, theirs) = *consumed;
-                received.merge(&tally);
-                match &mut receipts {
-                    Some(all) => all.merge(&theirs),
-                    None => receipts = Some(theirs),
-                }
-            }
+    for Outcome {
+        driven,
+        received: theirs,
+    } in outcomes
+    {
+        produced.merge(&driven.tally);
+        received.merge(&theirs.tally);
+        acknowledged.push(driven.acknowledged);
+        match &mut receipts {
+            Some(all) => all.merge(&theirs.receipts),
+            None => receipts = Some(theirs.receipts),
         }
     }
-    let receipts = receipts.expect("a topic has a partition and so the run a consumer");
+    let receipts = receipts.expect("a run has a thread");
     let delivery = receipts.against(&acknowledged);
     (produced, received, delivery)
 }

@@ -100,6 +100,10 @@ impl Producing<'_> {
         };
         let records_per_call = u64::from(self.shape.records_per_call());
         let (index, count) = (u64::from(thread), u64::from(self.threads()));
+        // A thread of an end-to-end run may have consumers only.
+        if index >= count {
+            return Pacing::Open(None);
+        }
         Pacing::Open(share_of_schedule(
             window.start_ns,
             records_per_call,

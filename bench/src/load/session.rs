@@ -74,7 +74,7 @@ impl<'a> Session<'a> {
         window: Window,
         compared: Compared,
     ) -> Result<ExitCode> {
-        let bytes = report.throughput.payload_bytes;
+        let bytes = report.throughput.bytes;
         report.machine = Machine::describe(self.args.data_dir.as_deref());
         report.server = self
             .server

@@ -72,15 +72,23 @@ fn line(text: &mut String, label: &str, value: &str) {
 
 fn throughput(report: &LoadReport) -> String {
     let rates = &report.throughput;
-    format!(
-        "{:.1} MB/s, {:.0} records/s, {:.0} calls/s ({} records, {} payload bytes in {:.1} s)",
-        rates.mb_per_second,
-        rates.records_per_second,
-        rates.calls_per_second,
-        rates.records,
-        rates.payload_bytes,
-        report.measured_seconds
-    )
+    let mut text = format!(
+        "{:.1} MB/s, {:.0} records/s",
+        rates.mb_per_second, rates.records_per_second
+    );
+    if report.call_unit != "records" {
+        let _ = write!(
+            text,
+            ", {:.0} {}/s",
+            rates.calls_per_second, report.call_unit
+        );
+    }
+    let _ = write!(
+        text,
+        " ({} records, {} bytes in {:.1} s)",
+        rates.records, rates.bytes, report.measured_seconds
+    );
+    text
 }
 
 fn latency_line(latency: &LatencySummary, from: &str) -> String {
