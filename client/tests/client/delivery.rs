@@ -496,14 +496,12 @@ async fn a_rejected_batch_fails_alone() {
 #[tokio::test]
 async fn another_cluster_is_refused() {
     let broker = Broker::start().await;
-    let other = broker
-        .builder()
+    let other = Broker::builder()
         .cluster_id([9; 16])
         .connect(&broker.address())
         .await;
     assert!(other.is_err());
-    let same = broker
-        .builder()
+    let same = Broker::builder()
         .cluster_id(CLUSTER)
         .connect(&broker.address())
         .await;
@@ -514,7 +512,7 @@ async fn another_cluster_is_refused() {
 async fn a_bootstrap_address_that_is_dead_is_passed_over() {
     let broker = Broker::start().await;
     let addresses = format!("127.0.0.1:1,{}", broker.address());
-    in_time(broker.builder().connect(&addresses))
+    in_time(Broker::builder().connect(&addresses))
         .await
         .expect("the second one answers");
 }
@@ -537,7 +535,7 @@ async fn connections_stay_under_the_bound_and_the_broker_is_asked_for_the_rest()
 #[tokio::test]
 async fn an_idle_connection_closes_and_a_new_one_is_made() {
     let (broker, _) = Broker::with_topic(1).await;
-    let builder = broker.builder().idle_timeout(Duration::from_millis(40));
+    let builder = Broker::builder().idle_timeout(Duration::from_millis(40));
     let client = builder
         .connect(&broker.address())
         .await

@@ -137,7 +137,7 @@ async fn a_refusal_until_the_timeout_says_not_written() {
 #[tokio::test]
 async fn silence_until_the_timeout_says_maybe_and_the_rest_goes_on() {
     let (broker, _) = Broker::with_topic(1).await;
-    let builder = broker.builder().request_timeout(Duration::from_millis(100));
+    let builder = Broker::builder().request_timeout(Duration::from_millis(100));
     let client = builder
         .connect(&broker.address())
         .await
@@ -222,7 +222,7 @@ async fn a_broker_that_is_away_for_a_while_costs_nothing() {
 #[tokio::test]
 async fn a_request_without_answer_gives_the_connection_up() {
     let (broker, _) = Broker::with_topic(1).await;
-    let builder = broker.builder().request_timeout(Duration::from_millis(200));
+    let builder = Broker::builder().request_timeout(Duration::from_millis(200));
     let client = builder
         .connect(&broker.address())
         .await

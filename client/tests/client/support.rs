@@ -148,14 +148,14 @@ impl Broker {
     }
 
     /// A client with time limits that suit tests.
-    pub(crate) fn builder(&self) -> ClientBuilder {
+    pub(crate) fn builder() -> ClientBuilder {
         Client::builder()
             .request_timeout(Duration::from_secs(5))
             .connect_timeout(Duration::from_secs(2))
     }
 
     pub(crate) async fn client(&self) -> Client {
-        self.builder()
+        Self::builder()
             .connect(&self.address())
             .await
             .expect("the broker is up")

@@ -243,6 +243,40 @@ fn a_rejected_batch_fails_alone_and_the_rest_is_renumbered() {
 }
 
 #[test]
+fn a_gap_that_is_known_is_not_tried_out() {
+    let expire = |flow: &mut Flow<u32>, now| flow.handle_time(now, &mut Vec::new());
+    let rejected = Answer::Rejected(ErrorCode::InvalidBatch);
+    let lose = |flow: &mut Flow<u32>, now| flow.handle_lost(now, &mut Vec::new());
+    let cases: [(&str, &dyn Fn(&mut Flow<u32>, Instant)); 4] = [
+        ("rejected", &|flow, now| {
+            drop(answer(flow, now, 0, rejected))
+        }),
+        ("expired, then rejected", &|flow, now| {
+            expire(flow, now);
+            answer(flow, now, 0, rejected);
+        }),
+        ("expired, then refused", &|flow, now| {
+            expire(flow, now);
+            answer(flow, now, 0, RETRY);
+        }),
+        ("expired, then lost", &|flow, now| {
+            expire(flow, now);
+            lose(flow, now);
+        }),
+    ];
+    for (name, leave) in cases {
+        let (mut flow, now) = (flow(), Instant::now());
+        push(&mut flow, 0..1, now);
+        transmit(&mut flow, now);
+        let late = now + TIMEOUT;
+        leave(&mut flow, late);
+        flow.push(1, 10, 100, late + TIMEOUT);
+        let late = later(&flow, late);
+        assert_eq!(transmit(&mut flow, late), [(1, 1, 1, 0)], "{name}");
+    }
+}
+
+#[test]
 fn a_producer_the_broker_forgot_starts_the_next_epoch() {
     let (mut flow, now) = (flow(), Instant::now());
     push(&mut flow, 0..2, now);
@@ -354,6 +388,8 @@ enum Event {
     Handle,
     Refuse,
     RefuseUncertain,
+    /// As for a journal that fails after the write.
+    WriteAndRefuse,
     Reject,
     /// The client reads the next answer.
     Read,
@@ -371,6 +407,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         8 => Just(Event::Handle),
         1 => Just(Event::Refuse),
         1 => Just(Event::RefuseUncertain),
+        1 => Just(Event::WriteAndRefuse),
         1 => Just(Event::Reject),
         8 => Just(Event::Read),
         1 => Just(Event::Lose),
@@ -428,7 +465,12 @@ impl World {
             }
             Event::Refuse => self.answer_next(RETRY),
             Event::Reject => self.answer_next(Answer::Rejected(ErrorCode::InvalidBatch)),
-            Event::RefuseUncertain => {
+            Event::RefuseUncertain | Event::WriteAndRefuse => {
+                if matches!(event, Event::WriteAndRefuse)
+                    && let Some((_, stamp, item)) = self.wire.front()
+                {
+                    self.broker.append(*stamp, *item);
+                }
                 self.answer_next(Answer::Retry {
                     pause: true,
                     uncertain: true,
