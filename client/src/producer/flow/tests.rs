@@ -242,14 +242,17 @@ fn a_rejected_batch_fails_alone_and_the_rest_is_renumbered() {
     assert_eq!(transmit(&mut flow, now), [(2, 2, 1, 0)]);
 }
 
+/// How the only batch of a flow leaves it.
+type Leave<'a> = &'a dyn Fn(&mut Flow<u32>, Instant);
+
 #[test]
 fn a_gap_that_is_known_is_not_tried_out() {
     let expire = |flow: &mut Flow<u32>, now| flow.handle_time(now, &mut Vec::new());
     let rejected = Answer::Rejected(ErrorCode::InvalidBatch);
     let lose = |flow: &mut Flow<u32>, now| flow.handle_lost(now, &mut Vec::new());
-    let cases: [(&str, &dyn Fn(&mut Flow<u32>, Instant)); 4] = [
+    let cases: [(&str, Leave<'_>); 4] = [
         ("rejected", &|flow, now| {
-            drop(answer(flow, now, 0, rejected))
+            drop(answer(flow, now, 0, rejected));
         }),
         ("expired, then rejected", &|flow, now| {
             expire(flow, now);
