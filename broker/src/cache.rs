@@ -36,6 +36,7 @@ impl CachedBytes {
     }
 
     /// A part of these bytes, `start` counted from their own beginning.
+    #[must_use]
     pub fn slice(&self, start: usize, bytes: usize) -> CachedBytes {
         assert!(
             start + bytes <= self.bytes,

@@ -65,7 +65,7 @@ impl Broker {
             store_uuid: store.uuid,
             cluster_id: store.cluster_id,
             node: store.node,
-            advertised_host: advertised.host.to_string(),
+            advertised_host: advertised.host.clone(),
             advertised_port: advertised.port,
             shards: shard_count,
         });
@@ -234,6 +234,7 @@ impl Starting<'_> {
             space_bytes,
             cache_bytes: usize::try_from(self.config.cache_bytes / shares).unwrap_or(usize::MAX),
             metrics: Arc::clone(self.status.shards()[usize::from(id.get())].metrics()),
+            progress: Arc::clone(self.status.shards()[usize::from(id.get())].progress()),
             control: self.control.requests.clone(),
             mesh: mesh.to_vec(),
             messages,

@@ -25,7 +25,7 @@ use crate::cache::BlockCache;
 use crate::journal::Journal;
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::{Notify, Sender};
-use crate::runtime::executor::TaskTracker;
+use crate::runtime::executor::{Progress, TaskTracker};
 use crate::runtime::file::FileAgent;
 
 pub mod access;
@@ -98,6 +98,8 @@ pub struct Shard {
     pub metadata: RefCell<MetadataState>,
     /// Counters.
     pub metrics: Arc<ShardMetrics>,
+    /// Beats of its executor.
+    pub progress: Arc<Progress>,
     /// Tasks that a stop waits for.
     pub tasks: TaskTracker,
     /// Where commands on topics go.
@@ -259,9 +261,9 @@ impl Shard {
             };
             self.index.insert(row.tp, extent);
             if let Some(sessions) = watchers.get(&row.tp) {
-                sessions
-                    .iter()
-                    .for_each(|session| session.mark_ready(row.tp));
+                for session in sessions {
+                    session.mark_ready(row.tp);
+                }
             }
         }
     }

@@ -16,14 +16,21 @@ use crate::limits::STOP_TIMEOUT;
 /// returns. A second signal ends the process with `code_at_once`, whatever is in progress.
 pub fn install(stop: impl FnOnce() + Send + 'static, code_at_once: c_int) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut stop = Some(stop);
-        for signal in signals.forever() {
-            let Some(stop) = stop.take() else { end("second signal", code_at_once) };
-            tracing::info!(signal = name(signal), "stopping; a second signal stops at once");
-            stop();
-        }
-    })?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let mut stop = Some(stop);
+            for signal in signals.forever() {
+                let Some(stop) = stop.take() else {
+                    end("second signal", code_at_once)
+                };
+                tracing::info!(
+                    signal = name(signal),
+                    "stopping; a second signal stops at once"
+                );
+                stop();
+            }
+        })?;
     Ok(())
 }
 
@@ -34,7 +41,10 @@ pub fn limit_stop(code_at_once: c_int) {
         end("the stop takes too long", code_at_once)
     };
     // Without this thread a second signal is still there to end a stop that hangs.
-    if let Err(error) = thread::Builder::new().name("stop-limit".into()).spawn(limit) {
+    if let Err(error) = thread::Builder::new()
+        .name("stop-limit".into())
+        .spawn(limit)
+    {
         tracing::warn!(%error, "the time to stop is not limited");
     }
 }

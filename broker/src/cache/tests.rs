@@ -7,14 +7,25 @@ use crate::runtime::testing::run;
 const PAGE: u32 = 4096;
 
 fn at(offset: u32, bytes: u32) -> BlockLocation {
-    BlockLocation { journal: JournalId(0), segment: SegmentSeq(1), offset, bytes }
+    BlockLocation {
+        journal: JournalId(0),
+        segment: SegmentSeq(1),
+        offset,
+        bytes,
+    }
 }
 
 fn insert(cache: &mut BlockCache, offset: u32, pages: u32, fill: u8) {
     let bytes = usize::try_from(pages * PAGE).expect("small");
     let mut buffer = buffer::allocate(bytes);
     buffer.fill(fill);
-    cache.insert(JournalId(0), SegmentSeq(1), offset, Rc::new(buffer), pages * PAGE);
+    cache.insert(
+        JournalId(0),
+        SegmentSeq(1),
+        offset,
+        Rc::new(buffer),
+        pages * PAGE,
+    );
 }
 
 fn budget(pages: usize) -> usize {
@@ -29,7 +40,10 @@ fn a_block_inside_a_longer_entry_is_found() {
         let inside = cache.get(at(9 * PAGE, 2 * PAGE)).expect("cached");
         assert_eq!((inside.start, inside.bytes), (4096, 8192));
         assert!(inside.as_slice().iter().all(|byte| *byte == 7));
-        assert!(cache.get(at(11 * PAGE, 2 * PAGE)).is_none(), "its end lies outside");
+        assert!(
+            cache.get(at(11 * PAGE, 2 * PAGE)).is_none(),
+            "its end lies outside"
+        );
         assert!(cache.get(at(7 * PAGE, PAGE)).is_none());
     });
 }
@@ -45,7 +59,10 @@ fn the_budget_holds_and_what_is_read_stays_longer() {
         insert(&mut cache, 3 * PAGE, 1, 0);
         assert!(cache.charged_bytes() <= budget(3));
         assert!(cache.get(at(0, PAGE)).is_some(), "it was read");
-        assert!(cache.get(at(PAGE, PAGE)).is_none(), "the oldest that was not");
+        assert!(
+            cache.get(at(PAGE, PAGE)).is_none(),
+            "the oldest that was not"
+        );
     });
 }
 

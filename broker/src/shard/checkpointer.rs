@@ -126,7 +126,7 @@ pub async fn load_newest(
             Ok(checkpoint) if checkpoint.store_uuid == store_uuid => return Ok(Some(checkpoint)),
             Ok(_) => warn!(path = %path.display(), "a checkpoint of another store is passed over"),
             Err(error) => {
-                warn!(path = %path.display(), %error, "a damaged checkpoint is passed over")
+                warn!(path = %path.display(), %error, "a damaged checkpoint is passed over");
             }
         }
     }

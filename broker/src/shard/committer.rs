@@ -19,6 +19,7 @@ use catena_core::entry::{FrameKind, RecordKind};
 use catena_core::group::{GroupPolicy, Start};
 use catena_core::ids::BlockLocation;
 use catena_core::limits::GROUP_BYTES_MAX;
+use catena_core::log::ShardLog;
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
 use catena_protocol::messages::AckItem;
@@ -145,12 +146,7 @@ impl Shard {
         body: Bytes,
     ) -> Result<(), JournalError> {
         let (ticket, receiver) = self.committer.expect_frame();
-        let mut log = self.log.borrow_mut();
-        self.committer
-            .assembler
-            .borrow_mut()
-            .add_control(ticket, chain, kind, body, &mut log);
-        drop(log);
+        self.assemble(|assembler, log| assembler.add_control(ticket, chain, kind, body, log));
         self.committer.work.notify();
         self.outcome(receiver).await
     }
@@ -163,14 +159,13 @@ impl Shard {
         body: Bytes,
     ) -> Result<RecordPlace, JournalError> {
         let (ticket, receiver) = self.committer.expect_record();
-        let mut log = self.log.borrow_mut();
-        self.committer
-            .assembler
-            .borrow_mut()
-            .add_record(ticket, kind, chain, body, &mut log);
-        drop(log);
+        self.assemble(|assembler, log| assembler.add_record(ticket, kind, chain, body, log));
         self.committer.work.notify();
         self.outcome(receiver).await
+    }
+
+    fn assemble(&self, add: impl FnOnce(&mut Assembler, &mut ShardLog)) {
+        add(&mut self.committer.assembler.borrow_mut(), &mut self.log.borrow_mut());
     }
 
     async fn outcome<T>(&self, receiver: OneshotReceiver<T>) -> Result<T, JournalError> {
@@ -370,12 +365,12 @@ impl Shard {
             self.metrics
                 .commit_us
                 .record(now_us.saturating_sub(waiting.arrived_us));
-            self.release(waiting);
+            self.release(&waiting);
         }
         let waiting = std::mem::take(&mut *self.committer.duplicates.borrow_mut());
-        waiting
-            .into_iter()
-            .for_each(|duplicate| self.acknowledge_duplicate(duplicate));
+        for duplicate in waiting {
+            self.acknowledge_duplicate(duplicate);
+        }
         self.flush_acks();
     }
 
@@ -386,13 +381,13 @@ impl Shard {
             .borrow()
             .is_committed(duplicate.tp, duplicate.commit_offset)
         {
-            self.release(duplicate.waiting);
+            self.release(&duplicate.waiting);
         } else {
             self.committer.duplicates.borrow_mut().push(duplicate);
         }
     }
 
-    fn release(&self, waiting: WaitingAck) {
+    fn release(&self, waiting: &WaitingAck) {
         waiting.connection.release(waiting.charged_bytes);
         self.ack(&waiting.connection, waiting.ack);
     }
@@ -403,7 +398,7 @@ impl Shard {
             detail: 0,
             ..waiting.ack
         };
-        self.release(WaitingAck { ack, ..waiting });
+        self.release(&WaitingAck { ack, ..waiting });
     }
 
     /// The journal is latched: everything that waits, or still comes, gets an error.

@@ -62,7 +62,7 @@ pub fn request(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
     correlation: CorrelationId,
-    request: FetchRequest,
+    request: &FetchRequest,
 ) {
     shard.metrics.fetch_requests.add(1);
     if request.close {

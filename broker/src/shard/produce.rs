@@ -89,12 +89,11 @@ pub async fn receive(
     };
     shard.metrics.produce_requests.add(1);
     connection.charge(payload_bytes);
-    match in_place_chain(shard, view, payload_bytes) {
-        Some(chain) => receive_in_place(shard, origin, chain, view, payload_bytes, inbox).await?,
-        None => {
-            let payload = inbox.payload(payload_bytes).await?;
-            receive_small(shard, &origin, view, payload);
-        }
+    if let Some(chain) = in_place_chain(shard, view, payload_bytes) {
+        receive_in_place(shard, origin, chain, view, payload_bytes, inbox).await?;
+    } else {
+        let payload = inbox.payload(payload_bytes).await?;
+        receive_small(shard, &origin, view, payload);
     }
     shard.absorb();
     Ok(())
@@ -133,9 +132,15 @@ async fn receive_in_place(
 ) -> Result<(), ReceiveError> {
     let start = block::body_offset(view.items().len());
     let mut buffer = buffer::allocate((start + payload_bytes).next_multiple_of(BLOCK_ALIGN));
-    shard.receiving_bytes.set(shard.receiving_bytes.get() + payload_bytes);
-    let received = inbox.receive_into(&mut buffer[start..start + payload_bytes]).await;
-    shard.receiving_bytes.set(shard.receiving_bytes.get() - payload_bytes);
+    shard
+        .receiving_bytes
+        .set(shard.receiving_bytes.get() + payload_bytes);
+    let received = inbox
+        .receive_into(&mut buffer[start..start + payload_bytes])
+        .await;
+    shard
+        .receiving_bytes
+        .set(shard.receiving_bytes.get() - payload_bytes);
     received?;
     let mut batches = Vec::with_capacity(view.items().len());
     let mut refusals = Vec::new();
@@ -203,7 +208,7 @@ fn in_place_chain(shard: &Shard, view: &ProduceView<'_>, payload_bytes: usize) -
     for item in view.items() {
         let tp = item.tp();
         let here = log.partition(tp)?.chain;
-        if *chain.get_or_insert(here) != here || last >= Some(tp) || item_bytes(&item) % 8 != 0 {
+        if *chain.get_or_insert(here) != here || last >= Some(tp) || !item_bytes(&item).is_multiple_of(8) {
             return None;
         }
         last = Some(tp);
@@ -270,7 +275,7 @@ fn admit_batch(shard: &Rc<Shard>, origin: &Origin, checked: Checked<Bytes>) {
             bytes: checked.bytes,
         };
         let mut log = shard.log.borrow_mut();
-        shard.committer.assembler.borrow_mut().add(batch, &mut *log);
+        shard.committer.assembler.borrow_mut().add(batch, &mut log);
     }
 }
 
@@ -285,7 +290,7 @@ fn admit_block(shard: &Rc<Shard>, origin: &Origin, work: BlockWork) {
     let mut assembler = shard.committer.assembler.borrow_mut();
     if admitted.len() == work.batches.len() {
         let places: Vec<BatchPlace> = admitted.iter().map(|(place, _)| *place).collect();
-        assembler.add_in_place(work.buffer, work.chain, &places, &mut *log);
+        assembler.add_in_place(work.buffer, work.chain, &places, &mut log);
         return;
     }
     for (place, (start, len)) in admitted {
@@ -296,7 +301,7 @@ fn admit_block(shard: &Rc<Shard>, origin: &Origin, work: BlockWork) {
                 place,
                 bytes,
             },
-            &mut *log,
+            &mut log,
         );
     }
 }

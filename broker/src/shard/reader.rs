@@ -55,6 +55,9 @@ struct Loading {
     done: Notify,
 }
 
+/// Where a chunk starts.
+type ChunkStart = (JournalId, SegmentSeq, u32);
+
 /// A run of blocks to read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Chunk {
@@ -69,7 +72,7 @@ pub struct BlockReader {
     /// Segments open for reading.
     pub files: SegmentFiles,
     cache: Rc<RefCell<BlockCache>>,
-    loading: RefCell<BTreeMap<(JournalId, SegmentSeq, u32), (Chunk, Rc<Loading>)>>,
+    loading: RefCell<BTreeMap<ChunkStart, (Chunk, Rc<Loading>)>>,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -104,7 +107,11 @@ impl BlockReader {
             self.metrics.cache_hits.add(1);
             // The first chunk counts as here although its later blocks may not be: the read that
             // brought this one brought them, too.
-            for chunk in chunks.into_iter().skip(1).filter(|chunk| !self.is_cached(*chunk)) {
+            for chunk in chunks
+                .into_iter()
+                .skip(1)
+                .filter(|chunk| !self.is_cached(*chunk))
+            {
                 self.load(chunk);
             }
             return Ok(bytes);

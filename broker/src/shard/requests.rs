@@ -135,12 +135,7 @@ fn dispatch(
             topics::init_producer(shard, to);
         }
         Api::ListOffsets => offsets::list(shard, to, ListOffsetsRequest::decode(header)?),
-        Api::Fetch => fetch::request(
-            shard,
-            connection,
-            correlation,
-            FetchRequest::decode(header)?,
-        ),
+        Api::Fetch => fetch::request(shard, connection, correlation, &FetchRequest::decode(header)?),
         Api::Hello => refuse(
             connection,
             correlation,

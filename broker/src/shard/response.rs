@@ -77,7 +77,8 @@ impl Response {
         let payload = u32::try_from(self.payload_bytes).expect("a response is below 4 GiB");
         encode_fetch_header(&mut header, correlation, self.session, &self.items);
         shard.metrics.fetch_bytes.add(u64::from(payload));
-        let slices = gather_small(self.slices);
+        let (slices, copied) = gather_small(self.slices);
+        shard.metrics.fetch_bytes_copied.add(u64::try_from(copied).expect("usize fits u64"));
         connection
             .outbox
             .push_response(Bytes::from(header), slices.into_iter());
@@ -85,13 +86,16 @@ impl Response {
 }
 
 /// Copies runs of neighbouring small slices together: below this size one more entry in the
-/// kernel's vector costs more than the copy. Larger slices are never copied.
-fn gather_small(slices: Vec<BlockSlice>) -> Vec<ResponseSlice> {
+/// kernel's vector costs more than the copy. Larger slices are never copied. Tells how many bytes
+/// were.
+fn gather_small(slices: Vec<BlockSlice>) -> (Vec<ResponseSlice>, usize) {
+    let mut copied = 0;
     let mut gathered = Vec::with_capacity(slices.len());
     let mut small = BytesMut::new();
     for slice in slices {
         if slice.bytes.bytes < GATHER_SLICE_BYTES_MAX {
             small.extend_from_slice(slice.bytes.as_slice());
+            copied += slice.bytes.bytes;
         } else {
             if !small.is_empty() {
                 gathered.push(ResponseSlice::Copied(small.split().freeze()));
@@ -102,5 +106,5 @@ fn gather_small(slices: Vec<BlockSlice>) -> Vec<ResponseSlice> {
     if !small.is_empty() {
         gathered.push(ResponseSlice::Copied(small.freeze()));
     }
-    gathered
+    (gathered, copied)
 }

@@ -211,9 +211,9 @@ impl Shard {
                 .await?;
             let Some(last) = extents.last() else { break };
             at = last.end_offset;
-            extents
-                .iter()
-                .for_each(|extent| self.index.discount(extent));
+            for extent in &extents {
+                self.index.discount(extent);
+            }
             executor::yield_if_needed().await;
         }
         Ok(())

@@ -35,7 +35,7 @@ use crate::limits::{DRAIN_TIMEOUT, FETCH_PIN_CACHE_DIVISOR};
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::{Notify, Receiver, Sender};
 use crate::runtime::clock;
-use crate::runtime::executor::{self, Queue, Task, TaskTracker};
+use crate::runtime::executor::{self, Progress, Queue, Task, TaskTracker};
 use crate::runtime::file::{self, FileAgent};
 use crate::runtime::net::{Conn, Listener};
 
@@ -59,6 +59,8 @@ pub struct ShardBoot {
     pub cache_bytes: usize,
     /// Its counters.
     pub metrics: Arc<ShardMetrics>,
+    /// Beats of its executor.
+    pub progress: Arc<Progress>,
     /// The control plane.
     pub control: Sender<ControlRequest>,
     /// All shards.
@@ -197,6 +199,7 @@ async fn build(
         committer: Committer::default(),
         metadata: RefCell::new(boot.plan.metadata.clone()),
         metrics,
+        progress: boot.progress,
         tasks: TaskTracker::new(),
         control: boot.control,
         mesh: boot.mesh,
@@ -226,9 +229,9 @@ async fn build(
         .topics()
         .map(|topic| topic.id)
         .collect();
-    topics
-        .into_iter()
-        .for_each(|topic| shard.open_partitions(topic));
+    for topic in topics {
+        shard.open_partitions(topic);
+    }
     Ok((shard, boot.messages, taken, old.foreign))
 }
 
@@ -426,6 +429,8 @@ impl Shard {
 
     fn close_connections(&self) {
         let connections: Vec<_> = self.connections.borrow().values().cloned().collect();
-        connections.iter().for_each(|connection| connection.close());
+        for connection in connections {
+            connection.close();
+        }
     }
 }

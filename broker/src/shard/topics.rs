@@ -42,7 +42,10 @@ impl ReplyTo {
     /// The answer to a request of a connection.
     pub fn new(connection: &Rc<Connection>, correlation: CorrelationId) -> ReplyTo {
         connection.control_began();
-        ReplyTo { connection: Rc::clone(connection), correlation }
+        ReplyTo {
+            connection: Rc::clone(connection),
+            correlation,
+        }
     }
 
     fn send(&self, message: &impl Message) {

@@ -247,7 +247,10 @@ fn read_durability(reader: &mut Reader<'_>) -> Result<Durability, DecodeError> {
     Durability::from_wire(reader.u8("durability")?).ok_or(malformed("durability"))
 }
 
-#[allow(clippy::option_option, reason = "unchanged, lifted and set are three cases")]
+#[allow(
+    clippy::option_option,
+    reason = "unchanged, lifted and set are three cases"
+)]
 fn put_change(change: Option<Option<u64>>, out: &mut Vec<u8>) {
     out.put_flag(change.is_some());
     if let Some(value) = change {
@@ -255,7 +258,10 @@ fn put_change(change: Option<Option<u64>>, out: &mut Vec<u8>) {
     }
 }
 
-#[allow(clippy::option_option, reason = "unchanged, lifted and set are three cases")]
+#[allow(
+    clippy::option_option,
+    reason = "unchanged, lifted and set are three cases"
+)]
 fn read_change(
     reader: &mut Reader<'_>,
     what: &'static str,

@@ -100,7 +100,6 @@ pub struct MetadataState {
 }
 
 impl MetadataState {
-
     /// Rises by one per applied command that changes what clients see.
     pub const fn version(&self) -> u64 {
         self.version

@@ -47,7 +47,12 @@ impl ProducerRow {
     }
 
     /// The row after the next batch of the same epoch.
-    pub(super) fn extend(&mut self, batch: &ProducerBatch, base_offset: Offset, append_time_ms: i64) {
+    pub(super) fn extend(
+        &mut self,
+        batch: &ProducerBatch,
+        base_offset: Offset,
+        append_time_ms: i64,
+    ) {
         let records = u32::from(batch.record_count);
         let last = self.last_run();
         let length = self.next_sequence.distance_from(self.sequences[last]);

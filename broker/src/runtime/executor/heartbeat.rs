@@ -25,6 +25,9 @@ use crate::runtime::clock;
 const BUSY_BEAT: Duration = Duration::from_millis(5);
 const IDLE_BEAT: Duration = Duration::from_millis(50);
 
+/// A beat that is later than this counts as late: the executor did not move for so long.
+const LATE_US: u64 = 100_000;
+
 /// How long after a beat is due its backstops fire. Each gives the executor another try, and a try
 /// fails only if the thread loses its core within a few microseconds.
 const BACKSTOPS_MS: [u64; 12] = [2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 5_120];
@@ -38,6 +41,8 @@ const BACKSTOPS_MS: [u64; 12] = [2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_5
 #[repr(align(128))]
 pub struct Progress {
     beats: AtomicU64,
+    late: AtomicU64,
+    late_max_us: AtomicU64,
 }
 
 impl Progress {
@@ -46,8 +51,22 @@ impl Progress {
         self.beats.load(Ordering::Relaxed)
     }
 
-    fn beat(&self) {
+    /// Beats that came more than 100 ms late; only ever rises.
+    pub fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// The longest delay of a beat since the executor started, in microseconds.
+    pub fn late_max_us(&self) -> u64 {
+        self.late_max_us.load(Ordering::Relaxed)
+    }
+
+    fn beat(&self, late_us: u64) {
         self.beats.fetch_add(1, Ordering::Relaxed);
+        self.late_max_us.fetch_max(late_us, Ordering::Relaxed);
+        if late_us > LATE_US {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -56,8 +75,9 @@ pub(super) async fn beat(progress: Arc<Progress>) {
     let mut pause = BUSY_BEAT;
     loop {
         let backstops = backstops(pause);
+        let due_us = clock::now_us() + u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
         clock::sleep(pause).await;
-        progress.beat();
+        progress.beat(clock::now_us().saturating_sub(due_us));
         // One of the runs is this task's own, of the last beat.
         let busy = tasks_run_since_last_asked() > 1 || ios_in_flight() > 0;
         pause = if busy { BUSY_BEAT } else { IDLE_BEAT };

@@ -13,21 +13,31 @@ use crate::runtime::testing::run;
 fn log() -> ShardLog {
     let mut log = ShardLog::default();
     for chain in 1..=2 {
-        log.open_chain(ChainSection::fresh(ChainId(chain)), ChainEpoch(1)).expect("a new chain");
+        log.open_chain(ChainSection::fresh(ChainId(chain)), ChainEpoch(1))
+            .expect("a new chain");
     }
     for partition in 0..4 {
-        log.ensure_partition(tp(partition), ChainId(1 + partition % 2)).expect("a new partition");
+        log.ensure_partition(tp(partition), ChainId(1 + partition % 2))
+            .expect("a new partition");
     }
     log
 }
 
 fn tp(partition: u32) -> TopicPartition {
-    TopicPartition { topic: TopicId(1), partition: PartitionId(partition) }
+    TopicPartition {
+        topic: TopicId(1),
+        partition: PartitionId(partition),
+    }
 }
 
 fn batch(value: &[u8]) -> Bytes {
     let mut builder = BatchBuilder::new(BatchOptions::default());
-    builder.push(&Record { value: Some(value), ..Record::default() }).expect("it fits");
+    builder
+        .push(&Record {
+            value: Some(value),
+            ..Record::default()
+        })
+        .expect("it fits");
     builder.finish().expect("a batch")
 }
 
@@ -40,7 +50,11 @@ fn admit(log: &mut ShardLog, partition: u32, bytes: Bytes) -> AdmittedBatch {
         append_time_ms: admitted.append_time_ms,
         bytes: bytes.len(),
     };
-    AdmittedBatch { chain: admitted.chain, place, bytes }
+    AdmittedBatch {
+        chain: admitted.chain,
+        place,
+        bytes,
+    }
 }
 
 /// Partition, base offset and first value byte of every batch, in the order of the blocks.
@@ -97,8 +111,16 @@ fn a_block_is_filled_to_its_limit_and_never_beyond() {
             assembler.add(admitted, &mut log);
         }
         let mut filled = assembler.take(&mut log);
-        assert!(filled.iter().all(|filled| filled.block.used <= BLOCK_BYTES_MAX));
-        assert!(filled[..filled.len() - 1].iter().all(|f| f.block.used > BLOCK_BYTES_MAX * 9 / 10));
+        assert!(
+            filled
+                .iter()
+                .all(|filled| filled.block.used <= BLOCK_BYTES_MAX)
+        );
+        assert!(
+            filled[..filled.len() - 1]
+                .iter()
+                .all(|f| f.block.used > BLOCK_BYTES_MAX * 9 / 10)
+        );
         assert_eq!(contents(&mut filled).len(), 2_000);
     });
 }
@@ -117,8 +139,11 @@ fn a_block_received_in_place_keeps_the_order_of_offsets() {
         let last = admit(&mut log, 0, batch(b"last"));
         assembler.add(last, &mut log);
         let mut filled = assembler.take(&mut log);
-        let lsns: Vec<u64> =
-            filled.iter().flat_map(|f| &f.frames).map(|frame| frame.lsn.get()).collect();
+        let lsns: Vec<u64> = filled
+            .iter()
+            .flat_map(|f| &f.frames)
+            .map(|frame| frame.lsn.get())
+            .collect();
         assert_eq!(lsns, [1, 2, 3]);
         assert_eq!(contents(&mut filled), [(0, 0), (0, 1), (0, 2)]);
     });
@@ -135,7 +160,10 @@ fn control_frames_and_records_come_back_with_their_tickets() {
         let page = Bytes::from_static(b"page");
         assembler.add_record(9, RecordKind::IndexPage, nowhere, page, &mut log);
         let filled = assembler.take(&mut log);
-        let control = filled[0].frames[1].control.as_ref().expect("a control frame");
+        let control = filled[0].frames[1]
+            .control
+            .as_ref()
+            .expect("a control frame");
         assert_eq!((control.ticket, filled[0].frames[1].lsn), (7, Lsn(2)));
         assert_eq!(filled[0].records[0].ticket, 9);
         let at = usize::try_from(filled[0].records[0].offset_in_block).expect("small");
