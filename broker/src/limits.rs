@@ -30,9 +30,6 @@ pub const CONTROL_CREDIT_REQUESTS: u32 = 64;
 /// Beyond it a stalled send gives up its buffers and resumes by position.
 pub const FETCH_PIN_CACHE_DIVISOR: usize = 4;
 
-/// Bytes one stalled send may hold before it has to give them up.
-pub const FETCH_PIN_BYTES_PER_CONNECTION_MAX: u64 = 4 * MIB;
-
 /// The first request (Hello) has to arrive within this time after the accept.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 

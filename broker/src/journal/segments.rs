@@ -24,6 +24,7 @@ use catena_core::segment::SegmentHeader;
 use tracing::{info, warn};
 
 use super::{JournalConfig, JournalTail};
+use crate::limits::SEGMENT_SPACE_DIVISOR;
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::Notify;
 use crate::runtime::clock;
@@ -271,7 +272,8 @@ impl SegmentSet {
     /// The size that a new segment should have now: it doubles as the journal grows.
     fn wanted_bytes(&self, total: u64) -> u32 {
         let least = u64::from(self.config.segment_bytes_min);
-        let most = u64::from(self.config.segment_bytes_max).min(self.config.space_bytes / 64);
+        let most = u64::from(self.config.segment_bytes_max)
+            .min(self.config.space_bytes / SEGMENT_SPACE_DIVISOR);
         let wanted = (total / 8).next_power_of_two().min(most).max(least);
         u32::try_from(wanted).expect("bounded by the u32 segment maximum")
     }

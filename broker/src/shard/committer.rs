@@ -165,7 +165,10 @@ impl Shard {
     }
 
     fn assemble(&self, add: impl FnOnce(&mut Assembler, &mut ShardLog)) {
-        add(&mut self.committer.assembler.borrow_mut(), &mut self.log.borrow_mut());
+        add(
+            &mut self.committer.assembler.borrow_mut(),
+            &mut self.log.borrow_mut(),
+        );
     }
 
     async fn outcome<T>(&self, receiver: OneshotReceiver<T>) -> Result<T, JournalError> {

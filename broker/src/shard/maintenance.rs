@@ -99,7 +99,9 @@ impl Shard {
         let count = |n: usize| u64::try_from(n).expect("usize fits u64");
         self.metrics.stall_max_us.set(self.progress.late_max_us());
         let counted = self.metrics.stalls_total.get();
-        self.metrics.stalls_total.add(self.progress.late().saturating_sub(counted));
+        self.metrics
+            .stalls_total
+            .add(self.progress.late().saturating_sub(counted));
         let log = self.log.borrow();
         self.metrics.partitions.set(count(log.partition_count()));
         self.metrics.chains.set(count(log.chains().count()));

@@ -208,7 +208,10 @@ fn in_place_chain(shard: &Shard, view: &ProduceView<'_>, payload_bytes: usize) -
     for item in view.items() {
         let tp = item.tp();
         let here = log.partition(tp)?.chain;
-        if *chain.get_or_insert(here) != here || last >= Some(tp) || !item_bytes(&item).is_multiple_of(8) {
+        if *chain.get_or_insert(here) != here
+            || last >= Some(tp)
+            || !item_bytes(&item).is_multiple_of(8)
+        {
             return None;
         }
         last = Some(tp);

@@ -135,7 +135,12 @@ fn dispatch(
             topics::init_producer(shard, to);
         }
         Api::ListOffsets => offsets::list(shard, to, ListOffsetsRequest::decode(header)?),
-        Api::Fetch => fetch::request(shard, connection, correlation, &FetchRequest::decode(header)?),
+        Api::Fetch => fetch::request(
+            shard,
+            connection,
+            correlation,
+            &FetchRequest::decode(header)?,
+        ),
         Api::Hello => refuse(
             connection,
             correlation,

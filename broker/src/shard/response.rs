@@ -78,7 +78,10 @@ impl Response {
         encode_fetch_header(&mut header, correlation, self.session, &self.items);
         shard.metrics.fetch_bytes.add(u64::from(payload));
         let (slices, copied) = gather_small(self.slices);
-        shard.metrics.fetch_bytes_copied.add(u64::try_from(copied).expect("usize fits u64"));
+        shard
+            .metrics
+            .fetch_bytes_copied
+            .add(u64::try_from(copied).expect("usize fits u64"));
         connection
             .outbox
             .push_response(Bytes::from(header), slices.into_iter());
