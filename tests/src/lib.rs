@@ -1,1 +1,20 @@
-//! Placeholder while the crate is being written.
+//! What the end-to-end tests share: the real programs, started, killed and restarted, and peers
+//! that speak to them.
+//!
+//! The tests themselves are in `tests/`, one file for each promise. Invariant: a test ends only
+//! processes that it started, and leaves nothing behind but what a failed test needs.
+//!
+//! The programs are those of this workspace, built in the profile of the tests. To test others (an
+//! installed release, say), name their directory in `CATENA_TESTS_PROGRAMS`.
+
+#![forbid(unsafe_code)]
+
+pub mod broker;
+pub mod command;
+pub mod load;
+pub mod metrics;
+pub mod peer;
+pub mod programs;
+pub mod reading;
+pub mod seeded;
+pub mod wait;

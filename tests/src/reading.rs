@@ -1,0 +1,62 @@
+//! Reads whole partitions through the client, and checks what holds for any partition.
+
+use std::collections::BTreeMap;
+
+use catena_client::{Client, ConsumerRecord, OffsetSpec};
+
+use crate::wait;
+
+/// The records of a topic, by partition, in the order of their offsets.
+pub type Contents = BTreeMap<u32, Vec<ConsumerRecord>>;
+
+/// Log start and high watermark of each partition.
+pub async fn ends(client: &Client, topic: &str) -> BTreeMap<u32, (u64, u64)> {
+    let admin = client.admin();
+    let starts = admin.list_offsets(topic, OffsetSpec::Earliest).await;
+    let ends = admin.list_offsets(topic, OffsetSpec::Latest).await;
+    let starts = starts.expect("the log starts are known").into_iter();
+    let ends = ends.expect("the high watermarks are known");
+    starts
+        .zip(ends)
+        .map(|(start, end)| {
+            assert_eq!(start.partition, end.partition);
+            (start.partition, (start.offset, end.offset))
+        })
+        .collect()
+}
+
+/// Everything that a topic holds now.
+///
+/// # Panics
+/// If offsets are missing, come twice, or cannot be read.
+pub async fn contents(client: &Client, topic: &str) -> Contents {
+    let ends = ends(client, topic).await;
+    let mut contents: Contents = ends
+        .keys()
+        .map(|partition| (*partition, Vec::new()))
+        .collect();
+    let consumer = client.consumer().topic(topic).build().await;
+    let mut consumer = consumer.expect("a consumer");
+    let behind = |contents: &Contents| {
+        ends.iter().any(|(partition, (start, end))| {
+            let next = contents[partition]
+                .last()
+                .map_or(*start, |last| last.offset + 1);
+            next < *end
+        })
+    };
+    while behind(&contents) {
+        let batch = wait::within_limit("the next batch", consumer.next_batch()).await;
+        let batch = batch.expect("a batch");
+        let read = contents
+            .get_mut(&batch.partition())
+            .expect("a partition of the topic");
+        for record in batch.records().expect("readable records") {
+            let start = ends[&record.partition].0;
+            let expected = read.last().map_or(start, |last| last.offset + 1);
+            assert_eq!(record.offset, expected, "partition {}", record.partition);
+            read.push(record);
+        }
+    }
+    contents
+}
