@@ -77,6 +77,9 @@ pub(crate) const METRICS_BYTES_MAX: usize = 16 << 20;
 /// How often the server process is sampled, in milliseconds.
 pub(crate) const SERVER_SAMPLE_MS: u64 = 100;
 
+/// A longer time between two samples than this is remarked on: ten sampling intervals.
+pub(crate) const SAMPLING_GAP_MS_MAX: f64 = 1_000.0;
+
 /// Between the moment all threads are ready and the first send, in nanoseconds.
 pub(crate) const START_DELAY_NS: u64 = 5_000_000;
 

@@ -34,6 +34,9 @@ pub(crate) struct ProcessUse {
     /// The most seen in a sample of this run.
     pub(crate) resident_peak_mib: f64,
     pub(crate) threads: u64,
+    /// The longest time between two samples. Far more than the sampling interval means that this
+    /// machine, or the sampling thread on it, stood still.
+    pub(crate) sampling_gap_ms: f64,
 }
 
 /// A sampler at work; [`Sampler::finish`] ends it.
@@ -122,7 +125,15 @@ fn use_over(pid: u32, samples: &[TimedSample], window: Window, bytes: u64) -> Pr
         resident_after_mib: number(after.sample.resident_kib) / 1024.0,
         resident_peak_mib: number(peak) / 1024.0,
         threads: after.sample.threads,
+        sampling_gap_ms: longest_gap_ms(samples),
     }
+}
+
+fn longest_gap_ms(samples: &[TimedSample]) -> f64 {
+    let gaps = samples
+        .windows(2)
+        .map(|pair| pair[1].at_ns.saturating_sub(pair[0].at_ns));
+    seconds(gaps.max().unwrap_or(0)) * 1e3
 }
 
 #[cfg(test)]
@@ -157,6 +168,7 @@ mod tests {
         assert!((used.resident_before_mib - 2.0).abs() < 1e-9);
         assert!((used.resident_after_mib - 4.0).abs() < 1e-9);
         assert!((used.resident_peak_mib - 8.0).abs() < 1e-9);
+        assert!((used.sampling_gap_ms - 1000.0).abs() < 1e-9);
     }
 
     #[test]

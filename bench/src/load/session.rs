@@ -10,6 +10,7 @@ use crate::args::{RunArgs, TargetArgs};
 use crate::ceiling::report::CeilingReport;
 use crate::clock::Clock;
 use crate::compare::{Compared, mismatch, shares};
+use crate::limits::SAMPLING_GAP_MS_MAX;
 use crate::machine::Machine;
 use crate::report::{LoadReport, SegmentReport, write_json};
 use crate::server::Sampler;
@@ -80,7 +81,14 @@ impl<'a> Session<'a> {
             .server
             .map(|server| server.finish(window, bytes))
             .transpose()?;
-        report.generator = Some(self.generator.finish(window, bytes)?);
+        let generator = self.generator.finish(window, bytes)?;
+        if generator.sampling_gap_ms > SAMPLING_GAP_MS_MAX {
+            report.remarks.push(format!(
+                "this machine stood still for {:.0} ms: do not trust these latencies",
+                generator.sampling_gap_ms
+            ));
+        }
+        report.generator = Some(generator);
         let segments_after = small_runtime()?.block_on(segments(self.args))?;
         report.segments = segments_after
             .zip(self.segments_before)
