@@ -322,10 +322,19 @@ impl Journal {
     fn latching<T>(&self, result: std::io::Result<T>, doing: &str) -> Result<T, JournalError> {
         result.map_err(|io_error| {
             let reason = format!("{doing}: {io_error}");
-            error!(journal = self.config.id.get(), %reason, "journal latched: nothing is written any more");
+            error!(
+                journal = self.config.id.get(),
+                %reason,
+                "journal latched: nothing is written any more"
+            );
             self.metrics.journal_failed.set(1);
-            self.latch.borrow_mut().get_or_insert_with(|| reason.clone());
-            JournalError::Latched { journal: self.config.id, reason }
+            self.latch
+                .borrow_mut()
+                .get_or_insert_with(|| reason.clone());
+            JournalError::Latched {
+                journal: self.config.id,
+                reason,
+            }
         })
     }
 

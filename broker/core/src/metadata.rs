@@ -10,8 +10,8 @@
 //!
 //! let mut state = MetadataState::default();
 //! state.apply(&Command::InitCluster { cluster_id: [7; 16] });
-//! let open = Command::OpenNode { node: NodeId(1), host: "localhost".into(), port: 9440, shards: 2 };
-//! state.apply(&open);
+//! let host = "localhost".to_owned();
+//! state.apply(&Command::OpenNode { node: NodeId(1), host, port: 9440, shards: 2 });
 //! let create = Command::CreateTopic {
 //!     name: "orders".into(),
 //!     partitions: 3,

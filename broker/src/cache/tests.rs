@@ -1,3 +1,5 @@
+//! The cache keeps its budget, never holds two entries over one place, and forgets freed segments.
+
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 
 use super::*;

@@ -21,7 +21,11 @@ const REST: Duration = Duration::from_secs(1);
 /// Works until the shard stops or its journal fails.
 pub async fn run(shard: Rc<Shard>, mut taken: Taken, old_segments: Vec<SegmentKey>) {
     if let Err(error) = shard.count_live().await {
-        error!(shard = shard.id.get(), %error, "an index page cannot be read; no segment is freed until the next start");
+        error!(
+            shard = shard.id.get(),
+            %error,
+            "an index page cannot be read; no segment is freed until the next start"
+        );
     }
     let mut claimed = old_segments;
     while !shard.is_stopping() && !shard.journal.is_latched() {
@@ -36,7 +40,11 @@ pub async fn run(shard: Rc<Shard>, mut taken: Taken, old_segments: Vec<SegmentKe
     if !shard.journal.is_latched()
         && let Err(error) = shard.checkpoint(&mut taken).await
     {
-        warn!(shard = shard.id.get(), %error, "no checkpoint at the end; the next start reads more");
+        warn!(
+            shard = shard.id.get(),
+            %error,
+            "no checkpoint at the end; the next start reads more"
+        );
     }
 }
 

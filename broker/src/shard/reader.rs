@@ -1,4 +1,4 @@
-//! Reads blocks back: from the cache, or from the disk in chunks that serve every partition in them.
+//! Reads blocks back: from the cache, or from the disk in chunks that serve all partitions in them.
 //!
 //! A chunk starts and ends at block boundaries that the asking partition's extents name; gaps below
 //! 64 KiB between them are read along. Each chunk is checked once, whole, before it enters the

@@ -75,7 +75,11 @@ impl Shard {
             let counted =
                 self.discount_range(partition.tp, partition.log_start, partition.high_watermark);
             if let Err(error) = counted.await {
-                warn!(partition = %partition.tp, %error, "a dropped partition's space stays counted until the next start");
+                warn!(
+                    partition = %partition.tp,
+                    %error,
+                    "a dropped partition's space stays counted until the next start"
+                );
             }
             self.index.mem.borrow_mut().forget(partition.tp);
         }
@@ -115,7 +119,12 @@ impl Shard {
                     );
                 }
                 Err(error) => {
-                    warn!(journal = journal.get(), segment = sealed.segment.get(), %error, "segment not freed");
+                    warn!(
+                        journal = journal.get(),
+                        segment = sealed.segment.get(),
+                        %error,
+                        "segment not freed"
+                    );
                 }
             }
         }
@@ -195,7 +204,12 @@ impl Shard {
             .take_while(dropped)
             .for_each(|extent| self.index.discount(extent));
         self.index.mem.borrow_mut().trim(tp, trim.log_start);
-        debug!(partition = %tp, log_start = trim.log_start.get(), bytes = trim.dropped_bytes, "trimmed by retention");
+        debug!(
+            partition = %tp,
+            log_start = trim.log_start.get(),
+            bytes = trim.dropped_bytes,
+            "trimmed by retention"
+        );
         Ok(Ok(()))
     }
 

@@ -4,7 +4,8 @@
 //! frames up to `lsn`; so the content hash is equal on all replicas that have them.
 //!
 //! ```text
-//! envelope "CtCs", count 0: content_hash u128 (XXH3-128 of the fold) | fold_bytes u32 | fold | lost
+//! envelope "CtCs", count 0:
+//!   content_hash u128 (XXH3-128 of the fold) | fold_bytes u32 | fold | lost
 //! fold: chain u32 | lsn u64 | last_frame_crc u32
 //!   | n u32 | n x epoch     { epoch u32, first_lsn u64 }
 //!   | n u32 | n x partition { topic u32, partition u32, log_start u64, log_end u64, bytes u64,

@@ -1,3 +1,5 @@
+//! A checkpoint comes back whole, any damaged byte of it is found, and a section has golden bytes.
+
 use catena_protocol::batch::BatchHeader;
 use catena_protocol::ids::{
     ChainEpoch, ChainId, Offset, PartitionId, ProducerId, TopicId, TopicPartition,
@@ -219,8 +221,8 @@ proptest! {
         for (byte, new) in body[fold_at..].iter_mut().zip(&patch) {
             *byte = *new;
         }
-        let fold_bytes = usize::try_from(u32::from_le_bytes([body[16], body[17], body[18], body[19]]));
-        let fold = &body[20..20 + fold_bytes.expect("small")];
+        let fold_bytes = u32::from_le_bytes([body[16], body[17], body[18], body[19]]);
+        let fold = &body[20..20 + usize::try_from(fold_bytes).expect("small")];
         let hash = xxhash_rust::xxh3::xxh3_128(fold).to_le_bytes();
         body[..16].copy_from_slice(&hash);
         let mut sealed = Vec::new();

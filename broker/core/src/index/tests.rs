@@ -1,3 +1,5 @@
+//! The index in memory finds what a plain list of extents finds, frozen or not.
+
 use std::collections::BTreeMap;
 
 use catena_protocol::ids::{PartitionId, TopicId};

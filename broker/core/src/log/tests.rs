@@ -1,3 +1,5 @@
+//! Admission, commit and the chains' links: what each event changes, and that a refusal does not.
+
 use catena_protocol::batch::{BatchError, BatchHeader};
 use catena_protocol::ids::{
     ChainEpoch, ChainId, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId,

@@ -1,3 +1,5 @@
+//! Commands replay to the same state, each refusal names what disagrees, encodings are golden.
+
 use std::collections::BTreeMap;
 
 use catena_protocol::ids::{
@@ -182,151 +184,114 @@ proptest! {
     }
 }
 
-#[test]
-fn each_refusal_names_what_disagrees() {
+/// Checks that each command is refused, with exactly its reason, by a cluster with a topic `taken`
+/// of 10 partitions.
+fn assert_refused(cases: impl IntoIterator<Item = (Command, Refusal)>) {
     let mut state = running();
     state.apply(&create("taken", 10));
-    let named = |name: &str, fault| Refusal::InvalidName {
-        name: name.to_owned(),
-        fault,
-    };
+    for (command, refusal) in cases {
+        let outcome = state.apply(&command);
+        assert_eq!(outcome, Outcome::Refused(refusal), "{command:?}");
+    }
+}
+
+#[test]
+fn each_refused_name_says_what_is_wrong_with_it() {
     let long = "x".repeat(250);
+    let cases = [
+        ("", NameFault::Length { bytes: 0 }),
+        (&long, NameFault::Length { bytes: 250 }),
+        ("..", NameFault::Dots),
+        ("tenant/topic", NameFault::Tenant),
+        ("añb", NameFault::Character { found: 'ñ' }),
+    ];
+    assert_refused(cases.map(|(name, fault)| {
+        let name = name.to_owned();
+        (create(&name, 1), Refusal::InvalidName { name, fault })
+    }));
+}
+
+#[test]
+fn each_refused_partition_count_says_what_is_allowed() {
     let limit = PARTITIONS_PER_TOPIC_MAX;
-    let other = Command::OpenNode {
-        node: NodeId(2),
-        host: "h".into(),
-        port: 1,
-        shards: 1,
+    let above = limit + 1;
+    let count = |wanted| Refusal::PartitionCount { wanted, limit };
+    let shrink = Refusal::PartitionsShrink {
+        current: 10,
+        wanted: 9,
     };
-    let nowhere = Command::OpenNode {
-        node: NodeId(1),
-        host: String::new(),
-        port: 1,
-        shards: 1,
-    };
-    let gold = TopicConfig {
-        class: "gold".into(),
-        ..TopicConfig::default()
-    };
+    assert_refused([
+        (create("a", 0), count(0)),
+        (create("a", above), count(above)),
+        (grow("taken", 9), shrink),
+        (grow("taken", above), count(above)),
+    ]);
+}
+
+#[test]
+fn each_refused_topic_change_names_the_topic_or_class() {
+    let taken = || "taken".to_owned();
+    let free = || "free".to_owned();
+    let gold = || "gold".to_owned();
     let gold_topic = Command::CreateTopic {
         name: "a".into(),
         partitions: 1,
-        config: gold,
+        config: TopicConfig {
+            class: gold(),
+            ..TopicConfig::default()
+        },
         created_ms: 0,
     };
-    let producers = |count| Command::AllocateProducers { count };
-    let producer_limit = PRODUCER_IDS_PER_COMMAND_MAX;
-    let cases = [
-        (
-            Command::InitCluster {
-                cluster_id: [1; 16],
-            },
-            Refusal::AlreadyInitialized,
-        ),
-        (create("", 1), named("", NameFault::Length { bytes: 0 })),
-        (
-            create(&long, 1),
-            named(&long, NameFault::Length { bytes: 250 }),
-        ),
-        (create("..", 1), named("..", NameFault::Dots)),
-        (
-            create("tenant/topic", 1),
-            named("tenant/topic", NameFault::Tenant),
-        ),
-        (
-            create("añb", 1),
-            named("añb", NameFault::Character { found: 'ñ' }),
-        ),
-        (
-            create("taken", 1),
-            Refusal::TopicExists {
-                name: "taken".into(),
-                topic: TopicId(1),
-            },
-        ),
-        (create("a", 0), Refusal::PartitionCount { wanted: 0, limit }),
-        (
-            create("a", limit + 1),
-            Refusal::PartitionCount {
-                wanted: limit + 1,
-                limit,
-            },
-        ),
-        (
-            gold_topic,
-            Refusal::UnknownClass {
-                class: "gold".into(),
-            },
-        ),
-        (
-            grow("free", 1),
-            Refusal::TopicNotFound {
-                name: "free".into(),
-            },
-        ),
-        (
-            grow("taken", 9),
-            Refusal::PartitionsShrink {
-                current: 10,
-                wanted: 9,
-            },
-        ),
-        (
-            grow("taken", limit + 1),
-            Refusal::PartitionCount {
-                wanted: limit + 1,
-                limit,
-            },
-        ),
-        (
-            Command::DeleteTopic {
-                name: "free".into(),
-            },
-            Refusal::TopicNotFound {
-                name: "free".into(),
-            },
-        ),
-        (
-            open(0),
-            Refusal::ShardCount {
-                wanted: 0,
-                limit: SHARDS_MAX,
-            },
-        ),
-        (
-            nowhere,
-            Refusal::Host {
-                bytes: 0,
-                limit: 255,
-            },
-        ),
-        (
-            other,
-            Refusal::OtherNode {
-                current: NodeId(1),
-                found: NodeId(2),
-            },
-        ),
-        (
-            producers(0),
-            Refusal::ProducerCount {
-                wanted: 0,
-                limit: producer_limit,
-            },
-        ),
-    ];
-    for (command, refusal) in cases {
-        assert_eq!(
-            state.apply(&command),
-            Outcome::Refused(refusal),
-            "{command:?}"
-        );
-    }
+    let exists = Refusal::TopicExists {
+        name: taken(),
+        topic: TopicId(1),
+    };
+    let not_found = || Refusal::TopicNotFound { name: free() };
+    assert_refused([
+        (create("taken", 1), exists),
+        (gold_topic, Refusal::UnknownClass { class: gold() }),
+        (grow("free", 1), not_found()),
+        (Command::DeleteTopic { name: free() }, not_found()),
+    ]);
+}
+
+#[test]
+fn each_refused_cluster_command_names_what_disagrees() {
+    let node = |node, host: &str| Command::OpenNode {
+        node: NodeId(node),
+        host: host.to_owned(),
+        port: 1,
+        shards: 1,
+    };
+    let other_node = Refusal::OtherNode {
+        current: NodeId(1),
+        found: NodeId(2),
+    };
+    let no_host = Refusal::Host {
+        bytes: 0,
+        limit: 255,
+    };
+    let no_shards = Refusal::ShardCount {
+        wanted: 0,
+        limit: SHARDS_MAX,
+    };
+    let no_producers = Refusal::ProducerCount {
+        wanted: 0,
+        limit: PRODUCER_IDS_PER_COMMAND_MAX,
+    };
+    let again = Command::InitCluster {
+        cluster_id: [1; 16],
+    };
+    assert_refused([
+        (again, Refusal::AlreadyInitialized),
+        (open(0), no_shards),
+        (node(1, ""), no_host),
+        (node(2, "h"), other_node),
+        (Command::AllocateProducers { count: 0 }, no_producers),
+    ]);
     let fresh = MetadataState::default();
-    assert_eq!(
-        fresh.validate(&create("a", 1)),
-        Err(Refusal::NotInitialized)
-    );
+    let early = fresh.validate(&create("a", 1));
+    assert_eq!(early, Err(Refusal::NotInitialized));
 }
 
 #[test]

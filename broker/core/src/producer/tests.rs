@@ -1,3 +1,5 @@
+//! Each produced batch gets the verdict that the rules of idempotence give, against a plain model.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

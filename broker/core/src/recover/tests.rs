@@ -1,8 +1,13 @@
+//! What recovery keeps of a frame is what the writer placed.
+
 use catena_protocol::batch::BatchHeader;
 use catena_protocol::ids::{PartitionId, TopicId};
 
 use super::*;
-use crate::block::{BatchPlace, BlockSeal, BlockWriter, FrameStamp, parse_block, seal_block};
+use crate::block::{
+    BatchPlace, BlockSeal, BlockWriter, FrameStamp, PlacedFrame, parse_block, seal_block,
+};
+use crate::entry::RecordKind;
 use crate::entry::control::DropTopic;
 use crate::ids::{JournalId, JournalPos, SegmentSeq};
 
@@ -27,6 +32,50 @@ fn produced(sequence: u32, records: u16) -> Vec<u8> {
     header.encode().to_vec()
 }
 
+const BLOCK: BlockLocation = BlockLocation {
+    journal: JournalId(1),
+    segment: SegmentSeq(1),
+    offset: 4096,
+    bytes: 4096,
+};
+
+/// Seals a block of a promise, a frame of batches and a frame that drops a topic, and returns what
+/// was placed for the batches and what is kept of the two frames.
+fn written(
+    stamp: &FrameStamp,
+    batches: &[(BatchPlace, &[u8])],
+    drop: &[u8],
+) -> (PlacedFrame, Vec<FrameSummary>) {
+    let mut buffer = vec![0; 8192];
+    let mut writer = BlockWriter::new(&mut buffer);
+    writer.push_record(RecordKind::Promise, stamp.chain, stamp.epoch, &[]);
+    let placed = writer.push_batches(stamp, batches);
+    let next = FrameStamp {
+        lsn: Lsn(stamp.lsn.get() + 1),
+        prev_frame_crc: placed.crc,
+        ..*stamp
+    };
+    writer.push_frame(FrameKind::DropTopic, &next, drop);
+    let (used, entries) = (writer.used(), writer.entry_count());
+    let seal = BlockSeal {
+        salt: 1,
+        segment: BLOCK.segment,
+        position: BLOCK.offset,
+        group_seq: 1,
+        group_index: 0,
+        group_count: 1,
+        flushed: JournalPos::default(),
+    };
+    let sealed = seal_block(&mut buffer, &seal, used, entries);
+    assert_eq!(sealed.length, BLOCK.bytes);
+    let view = parse_block(&buffer, 1, BLOCK.segment, BLOCK.offset).expect("just sealed");
+    let summaries = view
+        .entries()
+        .filter_map(|entry| FrameSummary::from_entry(&entry, BLOCK))
+        .collect();
+    (placed, summaries)
+}
+
 #[test]
 fn a_summary_says_what_the_writer_placed() {
     let stamp = FrameStamp {
@@ -44,49 +93,11 @@ fn a_summary_says_what_the_writer_placed() {
         bytes: 64,
     };
     let places = [place(tp(0), 10, 5), place(tp(0), 14, 6), place(tp(2), 0, 7)];
-    let batches: Vec<(BatchPlace, &[u8])> = places
-        .iter()
-        .copied()
-        .zip(sent.iter().map(Vec::as_slice))
-        .collect();
-    let mut buffer = vec![0; 8192];
-    let mut writer = BlockWriter::new(&mut buffer);
-    writer.push_record(
-        crate::entry::RecordKind::Promise,
-        ChainId(3),
-        ChainEpoch(2),
-        &[],
-    );
-    let placed = writer.push_batches(&stamp, &batches);
+    let sent = sent.iter().map(Vec::as_slice);
+    let batches: Vec<(BatchPlace, &[u8])> = places.into_iter().zip(sent).collect();
     let drop = DropTopic { topic: TopicId(9) }.encode();
-    let next = FrameStamp {
-        lsn: Lsn(8),
-        prev_frame_crc: placed.crc,
-        ..stamp
-    };
-    writer.push_frame(FrameKind::DropTopic, &next, &drop);
-    let (used, entries) = (writer.used(), writer.entry_count());
-    let seal = BlockSeal {
-        salt: 1,
-        segment: SegmentSeq(1),
-        position: 4096,
-        group_seq: 1,
-        group_index: 0,
-        group_count: 1,
-        flushed: JournalPos::default(),
-    };
-    let sealed = seal_block(&mut buffer, &seal, used, entries);
-    let block = BlockLocation {
-        journal: JournalId(1),
-        segment: SegmentSeq(1),
-        offset: 4096,
-        bytes: sealed.length,
-    };
-    let view = parse_block(&buffer, 1, SegmentSeq(1), 4096).expect("just sealed");
-    let summaries: Vec<FrameSummary> = view
-        .entries()
-        .filter_map(|entry| FrameSummary::from_entry(&entry, block))
-        .collect();
+
+    let (placed, summaries) = written(&stamp, &batches, &drop);
     let [frame, control] = &summaries[..] else {
         panic!("{} frames, the record is none", summaries.len());
     };
@@ -109,7 +120,7 @@ fn a_summary_says_what_the_writer_placed() {
         );
         assert_eq!(
             (extent.max_timestamp_ms, extent.block),
-            (row.max_timestamp_ms, block)
+            (row.max_timestamp_ms, BLOCK)
         );
     }
     let found: Vec<_> = frame

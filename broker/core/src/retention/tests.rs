@@ -1,3 +1,5 @@
+//! Retention drops whole extents: never more than the policy allows, never what is uncommitted.
+
 use catena_protocol::ids::{ChainId, PartitionId, TopicId};
 use proptest::prelude::*;
 
@@ -170,8 +172,9 @@ proptest! {
         prop_assert!(stay.first().is_none_or(|extent| extent.base_offset == log_start));
         let sum = |list: &[Extent]| list.iter().map(|e| u64::from(e.bytes)).sum::<u64>();
         prop_assert_eq!(point.map_or(0, |point| point.dropped_bytes), sum(gone));
+        let oldest_ms = age_ms.map(|age| i128::from(NOW_MS) - i128::from(age));
         let old = |extent: &Extent| {
-            age_ms.is_some_and(|age| i128::from(extent.max_timestamp_ms) < i128::from(NOW_MS) - i128::from(age))
+            oldest_ms.is_some_and(|oldest| i128::from(extent.max_timestamp_ms) < oldest)
         };
         for (index, extent) in gone.iter().enumerate() {
             let left = sum(&extents[index + 1..committed]);

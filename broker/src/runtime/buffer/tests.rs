@@ -1,3 +1,5 @@
+//! Buffers are aligned and reused by class, within a bound on what the pool keeps.
+
 use std::rc::Rc;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Channels keep order and show their end; abandoned waits lose neither values nor wake-ups.
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;

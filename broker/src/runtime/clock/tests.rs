@@ -1,3 +1,5 @@
+//! Sleeps last long enough, timeouts drop what they give up and leave no timer behind.
+
 use std::cell::Cell;
 use std::future::{pending, ready};
 use std::rc::Rc;

@@ -1,3 +1,5 @@
+//! Executors pin, report every failure, beat while idle, cancel dropped tasks and end in order.
+
 use std::cell::Cell;
 use std::future::pending;
 use std::rc::Rc;

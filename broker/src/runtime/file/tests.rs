@@ -1,3 +1,5 @@
+//! Direct reads and writes: what is written comes back, and memory outlives an abandoned write.
+
 use std::fs;
 use std::time::Duration;
 

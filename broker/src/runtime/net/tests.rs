@@ -1,3 +1,5 @@
+//! Connections lose no byte: under back pressure, at hand-over, in abandoned waits, at the end.
+
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;

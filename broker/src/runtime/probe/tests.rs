@@ -1,3 +1,5 @@
+//! The probes of the host pass here, and each refusal says what to do about it.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Blocks are grouped by chain and partition, filled to their limit, and keep offsets in order.
+
 use catena_core::block::parse_block;
 use catena_core::block::{BlockSeal, seal_block};
 use catena_core::checkpoint::ChainSection;

@@ -1,3 +1,5 @@
+//! A merge keeps each live extent once and in order, and refuses pages that contradict each other.
+
 use proptest::prelude::*;
 
 use super::super::Extent;

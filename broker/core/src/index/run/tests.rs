@@ -1,3 +1,5 @@
+//! Run pages give back every extent, name their pages exactly, find damage, and have golden bytes.
+
 use std::collections::BTreeMap;
 
 use catena_protocol::ids::{PartitionId, TopicId};

@@ -227,8 +227,8 @@ proptest! {
         }
         let live = run.harness.sections();
         let hashes: Vec<u128> = live.iter().map(ChainSection::content_hash).collect();
-        let encoded = ShardCheckpoint { chains: run.checkpoint, ..ShardCheckpoint::default() }.encode();
-        let decoded = ShardCheckpoint::decode(&encoded).expect("just encoded");
+        let checkpoint = ShardCheckpoint { chains: run.checkpoint, ..ShardCheckpoint::default() };
+        let decoded = ShardCheckpoint::decode(&checkpoint.encode()).expect("just encoded");
 
         for start in [decoded.chains, Harness::new().sections()] {
             let mut recovered = log_from(&start);
@@ -257,7 +257,8 @@ proptest! {
         }
         for (number, producer, epoch, sequence, records) in after {
             let header = batch(producer, epoch, sequence, records);
-            let is_closed = run.harness.log.partition(tp(number)).is_none_or(|state| state.is_closed);
+            let state = run.harness.log.partition(tp(number));
+            let is_closed = state.is_none_or(|state| state.is_closed);
             if !is_closed {
                 let live = run.harness.log.admit(tp(number), &header, 5);
                 prop_assert_eq!(live, recovered.admit(tp(number), &header, 5));

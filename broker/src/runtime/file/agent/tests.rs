@@ -1,3 +1,5 @@
+//! Slow file work: complete files or none, errors that name the path, quick work never behind slow.
+
 use std::future::Future;
 
 use tempfile::TempDir;
