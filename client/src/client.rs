@@ -25,7 +25,7 @@ use crate::producer::ProducerBuilder;
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use catena_client::{Client, TopicConfig};
 ///
-/// let client = Client::connect("broker-1:7420,broker-2:7420").await?;
+/// let client = Client::connect("broker-1:9640,broker-2:9640").await?;
 /// client.admin().create_topic("orders", 12, TopicConfig::default()).await?;
 /// # Ok(())
 /// # }
@@ -89,7 +89,7 @@ impl Client {
 /// let client = Client::builder()
 ///     .client_name("billing")
 ///     .request_timeout(Duration::from_secs(5))
-///     .connect("localhost:7420")
+///     .connect("localhost:9640")
 ///     .await?;
 /// # Ok(())
 /// # }
@@ -285,9 +285,9 @@ mod tests {
 
     #[test]
     fn addresses_need_a_host_and_a_port() {
-        let good = parse("a:1, [::1]:7420 ,10.0.0.1:65535").expect("good addresses");
+        let good = parse("a:1, [::1]:9640 ,10.0.0.1:65535").expect("good addresses");
         let addresses: Vec<_> = good.iter().map(|endpoint| &*endpoint.address).collect();
-        assert_eq!(addresses, ["a:1", "[::1]:7420", "10.0.0.1:65535"]);
+        assert_eq!(addresses, ["a:1", "[::1]:9640", "10.0.0.1:65535"]);
         for bad in ["", "a", "a:", ":1", "a:65536", "a:1,,b:2"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

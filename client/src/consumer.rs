@@ -6,6 +6,7 @@
 //! and none left out, unless an error says so.
 
 mod builder;
+mod judge;
 mod lane;
 mod record;
 mod router;

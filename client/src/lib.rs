@@ -10,7 +10,7 @@
 //! use catena_client::{Client, Record, StartOffset, TopicConfig};
 //! use futures_util::StreamExt;
 //!
-//! let client = Client::connect("localhost:7420").await?;
+//! let client = Client::connect("localhost:9640").await?;
 //! client.admin().create_topic("greetings", 4, TopicConfig::default()).await?;
 //!
 //! let producer = client.producer().build().await?;

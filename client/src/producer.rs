@@ -52,7 +52,7 @@ use topics::{ProducerTopic, Queues};
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use catena_client::{Client, Record};
 ///
-/// let client = Client::connect("localhost:7420").await?;
+/// let client = Client::connect("localhost:9640").await?;
 /// let producer = client.producer().build().await?;
 /// let record = Record::to("orders").key("customer-17").value("one coffee");
 /// let metadata = producer.send_and_wait(record).await?;
@@ -354,8 +354,14 @@ impl Inner {
         let Some(permits) = permits else {
             return Err(ProduceError::RecordTooLarge { bytes, max });
         };
-        let permit = self.shared.memory.acquire_many(permits).await;
-        permit.expect("the semaphore is never closed").forget();
+        let memory = &self.shared.memory;
+        let permit = if let Ok(permit) = memory.try_acquire_many(permits) {
+            permit
+        } else {
+            let waited = memory.acquire_many(permits).await;
+            waited.expect("the semaphore is never closed")
+        };
+        permit.forget();
         Ok(())
     }
 }

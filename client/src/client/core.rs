@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use catena_protocol::error::{ErrorCode, owner_from_detail};
+use catena_protocol::error::{ErrorCode, Retry, owner_from_detail};
 use catena_protocol::frame::Api;
 use catena_protocol::messages::{ErrorResponse, Message, Request};
 
@@ -178,6 +178,9 @@ impl Attempts {
                 code: ErrorCode::TopicNotFound,
                 ..
             } => false,
+            RequestError::Connection(ConnectionError::Refused { code, .. }) => {
+                is_repeatable && code.retry() != Retry::Never
+            }
             RequestError::Connection(_)
             | RequestError::Refused {
                 code: ErrorCode::Internal,

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn bytes_leave_in_order_whatever_the_writes_take() {
-        for step in [1, 7, 5_000, usize::MAX] {
+        for step in [61, 5_000, usize::MAX] {
             let mut queue = WriteQueue::default();
             let mut expected = Vec::new();
             for (index, size) in [10, 5_000, 3, 4_096, 4_095, 9_000].into_iter().enumerate() {

@@ -1,9 +1,9 @@
 //! A fetch connection: one session over the partitions of a shard.
 //!
-//! Two requests are outstanding in the steady state, so that the broker always has one to answer.
+//! While there is data two requests are outstanding, so that the broker always has one to answer.
 //! Invariant: bytes asked for and bytes fetched but not taken stay inside the lane's share of the
-//! prefetch budget; an answer to a request older than the last change of a partition's position
-//! is dropped. `FetchLane` is shared, `FetchHandler` belongs to the connection's task.
+//! prefetch budget; what is delivered of a partition continues what was delivered before.
+//! `FetchLane` is shared, `FetchHandler` belongs to the connection's task.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,13 @@ use catena_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use catena_protocol::error::{ErrorCode, Retry, owner_from_detail};
 use catena_protocol::frame::Api;
 use catena_protocol::ids::{ChainEpoch, CorrelationId, Offset, SessionId, TopicPartition};
+use catena_protocol::limits::FETCH_REQUESTS_OUTSTANDING_MAX;
 use catena_protocol::messages::{
     ErrorResponse, FetchInterest, FetchItem, FetchRequest, FetchView, HelloResponse,
 };
 use rustc_hash::FxHashMap;
 
+use super::judge::{self, Verdict};
 use super::shared::{Batches, Fetched, ResetPolicy, Shared};
 use crate::connection::Endpoint;
 use crate::connection::driver::{Handler, Violation};
@@ -165,6 +167,8 @@ pub(crate) struct FetchHandler {
     add: VecDeque<TopicPartition>,
     remove: Vec<TopicPartition>,
     outstanding: VecDeque<Outstanding>,
+    /// The last answer was empty.
+    has_caught_up: bool,
     next_correlation: u32,
     /// The credit of the hello.
     credit_bytes: u64,
@@ -179,6 +183,7 @@ impl FetchHandler {
             add: VecDeque::new(),
             remove: Vec::new(),
             outstanding: VecDeque::new(),
+            has_caught_up: false,
             next_correlation: 1,
             credit_bytes: hello.fetch_credit_bytes,
         }
@@ -299,35 +304,38 @@ impl FetchHandler {
         let is_current = interest
             .added_in
             .is_some_and(|added| correlation.wrapping_sub(added) < 1 << 31);
-        if !is_current {
-            return;
-        }
-        if item.error != ErrorCode::None {
-            self.interests.remove(&place);
-            self.handle_error(place, interest, item);
-            return;
-        }
         let Interest {
             index,
             generation,
             position,
             ..
         } = interest;
+        let fetch_offset = item.fetch_offset.0;
+        if item.error != ErrorCode::None {
+            if judge::error(position, is_current, fetch_offset) == Verdict::Take {
+                self.interests.remove(&place);
+                self.handle_error(place, interest, item);
+            }
+            return;
+        }
         if payload.is_empty() {
             self.shared
                 .note_high_watermark(index, item.high_watermark.0);
             return;
         }
-        let next_position = next_offset(&payload);
-        let (Some(next_position), true) = (next_position, item.fetch_offset.0 == position) else {
-            // The broker and this side disagree; it is told again where to read.
-            tracing::warn!(%place, position, "an answer does not continue the one before");
-            self.interests.remove(&place);
-            self.remove.push(place);
-            self.shared.reroute(index, generation, position, true, None);
-            return;
-        };
-        let next_position = next_position.max(position);
+        let next_offset = next_offset(&payload);
+        match judge::batches(position, is_current, fetch_offset, next_offset) {
+            Verdict::Take => {}
+            Verdict::Ignore => return,
+            Verdict::Restart => {
+                tracing::warn!(%place, position, fetch_offset, "an answer leaves records out");
+                self.interests.remove(&place);
+                self.remove.push(place);
+                self.shared.reroute(index, generation, position, true, None);
+                return;
+            }
+        }
+        let next_position = next_offset.unwrap_or(position);
         if let Some(interest) = self.interests.get_mut(&place) {
             interest.position = next_position;
         }
@@ -445,14 +453,22 @@ impl Handler for FetchHandler {
         };
         self.apply(changes);
         loop {
-            let has_changes = !self.add.is_empty() || !self.remove.is_empty();
-            // Changes do not wait for a long poll to end.
-            let pipeline = FETCH_PIPELINE + usize::from(has_changes);
-            let has_work = has_changes || !self.interests.is_empty();
+            let has_work =
+                !self.add.is_empty() || !self.remove.is_empty() || !self.interests.is_empty();
+            // A position is told at once; what is read no more can wait for the next turn. Answers
+            // come in order, so a long poll may hold up what is behind it: one is enough while
+            // there is nothing to fetch.
+            let pipeline = match (self.add.is_empty(), self.has_caught_up) {
+                (false, _) => FETCH_REQUESTS_OUTSTANDING_MAX,
+                (true, true) => 1,
+                (true, false) => FETCH_PIPELINE,
+            };
             if !has_work || self.outstanding.len() >= pipeline {
                 return;
             }
-            let Some(bytes_max) = self.room(held_bytes) else {
+            // A seek must not wait for room that only its own data would fill.
+            let least = (!self.add.is_empty()).then_some(FETCH_BYTES_MIN);
+            let Some(bytes_max) = self.room(held_bytes).or(least) else {
                 return;
             };
             self.send(now, bytes_max, out);
@@ -478,6 +494,7 @@ impl Handler for FetchHandler {
         }
         let view = FetchView::decode(&frame.header, frame.prefix.payload_bytes());
         let view = view.map_err(|error| error.to_string())?;
+        self.has_caught_up = view.items().len() == 0;
         for (item, range) in view.items_in_payload() {
             self.handle_item(correlation, &item, frame.payload.slice(range));
         }

@@ -174,19 +174,20 @@ async fn batches_are_given_whole_also_from_the_middle_of_a_stream() {
 
 #[tokio::test]
 async fn a_seek_moves_and_drops_what_was_fetched() {
-    let (_broker, client) = Broker::with_topic(2).await;
-    fill(&client, 0, 100).await;
-    let mut consumer = client
-        .consumer()
-        .topic("t")
-        .partitions([0, 1])
-        .build()
-        .await
-        .expect("built");
-    for target in [90, 0, 55, 55, 99] {
-        take(&mut consumer, 1).await;
-        consumer.seek("t", 0, target).expect("assigned");
-        assert_eq!(take(&mut consumer, 1).await[0].offset, target);
+    for (applies_changes_late, targets) in [(false, &[90, 0, 55, 55, 99][..]), (true, &[90, 0])] {
+        let (broker, client) = Broker::with_topic(2).await;
+        broker.lock().applies_changes_late = applies_changes_late;
+        fill(&client, 0, 100).await;
+        let consumer = client.consumer().topic("t").partitions([0, 1]);
+        let mut consumer = consumer.build().await.expect("built");
+        for target in targets {
+            take(&mut consumer, 1).await;
+            consumer.seek("t", 0, *target).expect("assigned");
+            let records = take(&mut consumer, 1).await;
+            assert_eq!(records[0].offset, *target);
+        }
+        consumer.seek("t", 0, 0).expect("assigned");
+        assert_eq!(values(&take(&mut consumer, 100).await), numbers(0..100));
     }
 }
 

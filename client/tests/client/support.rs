@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) metadata_requests: usize,
     pub(crate) on_produce: Option<ProduceScript>,
     pub(crate) on_fetch: Option<FetchScript>,
+    /// A fetch request's changes count from its turn on, not from its arrival; both are allowed.
+    pub(crate) applies_changes_late: bool,
     /// No ack leaves while this is set.
     pub(crate) is_stalled: bool,
 }
@@ -120,6 +122,7 @@ impl Broker {
             metadata_requests: 0,
             on_produce: None,
             on_fetch: None,
+            applies_changes_late: false,
             is_stalled: false,
         };
         let shared = Arc::new(Shared {

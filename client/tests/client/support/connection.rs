@@ -1,6 +1,6 @@
 //! One connection of the fake broker: reads a request, answers it, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ struct Connection<'a> {
     out: Vec<u8>,
     /// The session: positions by partition.
     session: BTreeMap<TopicPartition, u64>,
+    /// Requests that came while another one waited.
+    early: VecDeque<Request>,
 }
 
 struct Request {
@@ -49,9 +51,13 @@ pub(crate) async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> 
         shard: None,
         out: Vec::new(),
         session: BTreeMap::new(),
+        early: VecDeque::new(),
     };
     loop {
-        let request = connection.read().await?;
+        let request = match connection.early.pop_front() {
+            Some(request) => request,
+            None => connection.read().await?,
+        };
         match request.api {
             Api::Produce => connection.produce(&request).await?,
             Api::Fetch => connection.fetch(&request).await?,
@@ -77,6 +83,10 @@ impl Connection<'_> {
         let mut payload = vec![0; prefix.payload_bytes() as usize];
         self.stream.read_exact(&mut payload).await?;
         let api = Api::from_wire(prefix.api).ok_or_else(|| broken("unknown api"))?;
+        if api == Api::Fetch && !self.shared.lock().applies_changes_late {
+            let fetch = FetchRequest::decode(&header).map_err(broken)?;
+            self.change_session(&fetch);
+        }
         Ok(Request {
             api,
             correlation: prefix.correlation,
@@ -304,25 +314,42 @@ impl Connection<'_> {
 
     async fn fetch(&mut self, request: &Request) -> io::Result<()> {
         let fetch = FetchRequest::decode(&request.header).map_err(broken)?;
-        for place in &fetch.remove {
-            self.session.remove(place);
-        }
-        for interest in &fetch.add {
-            self.session.insert(interest.tp(), interest.offset.0);
+        if self.shared.lock().applies_changes_late {
+            self.change_session(&fetch);
         }
         let wait = Duration::from_millis(fetch.max_wait_ms.into());
         let deadline = tokio::time::Instant::now() + wait;
         let (items, payload) = loop {
             let changed = self.shared.changed.notified();
             let (items, payload) = self.collect(fetch.max_bytes as usize)?;
-            if !items.is_empty() || tokio::time::timeout_at(deadline, changed).await.is_err() {
+            if !items.is_empty() {
                 break (items, payload);
+            }
+            let shared = self.shared;
+            let mut first = [0];
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep_until(deadline) => break (items, payload),
+                ready = self.stream.peek(&mut first), if !shared.lock().applies_changes_late => {
+                    ready?;
+                    let request = self.read().await?;
+                    self.early.push_back(request);
+                }
             }
         };
         self.shared.lock().fetch_bytes_sent += payload.len();
         encode_fetch_header(&mut self.out, request.correlation, fetch.session, &items);
         self.out.extend_from_slice(&payload);
         Ok(())
+    }
+
+    fn change_session(&mut self, fetch: &FetchRequest) {
+        for place in &fetch.remove {
+            self.session.remove(place);
+        }
+        for interest in &fetch.add {
+            self.session.insert(interest.tp(), interest.offset.0);
+        }
     }
 
     fn collect(&mut self, bytes_max: usize) -> io::Result<(Vec<FetchItem>, Vec<u8>)> {
