@@ -137,7 +137,8 @@ impl Consumer {
     /// a partition go on that stands still after an error.
     ///
     /// ```no_run
-    /// # fn example(consumer: &mut catena_client::Consumer) -> Result<(), catena_client::ConsumeError> {
+    /// # use catena_client::{ConsumeError, Consumer};
+    /// # fn example(consumer: &mut Consumer) -> Result<(), ConsumeError> {
     /// consumer.seek("orders", 0, 0)?;
     /// # Ok(())
     /// # }

@@ -151,7 +151,8 @@ impl Producer {
     /// and key all go to one partition. Waits for memory for all of them.
     ///
     /// ```no_run
-    /// # async fn example(producer: catena_client::Producer) -> Result<(), catena_client::ProduceError> {
+    /// # use catena_client::{ProduceError, Producer};
+    /// # async fn example(producer: Producer) -> Result<(), ProduceError> {
     /// use catena_client::Record;
     ///
     /// let records = (0..1000).map(|i| Record::to("orders").value(format!("order {i}")));

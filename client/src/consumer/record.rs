@@ -34,7 +34,8 @@ pub struct ConsumerRecord {
 /// A batch as the producer built it and the broker stored it; checksums are verified.
 ///
 /// ```no_run
-/// # async fn example(mut consumer: catena_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// # use catena_client::Consumer;
+/// # async fn example(mut consumer: Consumer) -> Result<(), Box<dyn std::error::Error>> {
 /// let batch = consumer.next_batch().await?;
 /// let mut bytes = 0;
 /// batch.for_each(|record| bytes += record.value.map_or(0, <[u8]>::len))?;

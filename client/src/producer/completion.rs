@@ -87,7 +87,8 @@ impl Completion {
 /// has given it up. Cancel safe: dropping it does not take the record back.
 ///
 /// ```no_run
-/// # async fn example(producer: catena_client::Producer) -> Result<(), catena_client::ProduceError> {
+/// # use catena_client::{ProduceError, Producer};
+/// # async fn example(producer: Producer) -> Result<(), ProduceError> {
 /// use catena_client::Record;
 ///
 /// let first = producer.send(Record::to("orders").value("a")).await?;

@@ -2,8 +2,8 @@
 //! requests, and hands the acks back.
 //!
 //! Invariant: bytes outstanding stay inside the credit of the hello; correlation ids count items,
-//! so that an ack finds its batch by subtraction. `ProduceLane` is shared, `LaneHandler` belongs to the
-//! connection's task.
+//! so that an ack finds its batch by subtraction. `ProduceLane` is shared, `LaneHandler` belongs to
+//! the connection's task.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,3 +1,5 @@
+//! Ranges, chains, hints and refreshes, by example. No I/O.
+
 use super::*;
 use catena_protocol::messages::{ChainInfo, NodeInfo, TopicConfig, TopicInfo};
 
