@@ -7,6 +7,7 @@ mod flight;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod timer;
 
 use std::cell::RefCell;
 use std::future::Future;

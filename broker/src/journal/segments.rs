@@ -80,7 +80,6 @@ struct Files {
     next_segment: SegmentSeq,
     next_spare: u32,
     total_bytes: u64,
-    active_bytes: u64,
 }
 
 /// The files of one journal.
@@ -89,7 +88,10 @@ pub struct SegmentSet {
     agent: Rc<FileAgent>,
     files: RefCell<Files>,
     out_of_space: Cell<bool>,
+    /// Segments are to be kept ready from now on.
     ahead_wanted: Cell<bool>,
+    /// Somebody waits for a segment.
+    wanted_now: Cell<bool>,
     stopping: Cell<bool>,
     work: Notify,
     ready: Notify,
@@ -115,7 +117,6 @@ impl SegmentSet {
             spares: Vec::new(),
             next_segment: SegmentSeq::new(next),
             next_spare: 0,
-            active_bytes: 0,
         };
         agent.create_dir(&config.dir).await?;
         collect_spares(config, tail, &agent, &mut files).await?;
@@ -126,6 +127,7 @@ impl SegmentSet {
             files: RefCell::new(files),
             out_of_space: Cell::new(false),
             ahead_wanted: Cell::new(false),
+            wanted_now: Cell::new(false),
             stopping: Cell::new(false),
             work: Notify::new(),
             ready: Notify::new(),
@@ -179,7 +181,6 @@ impl SegmentSet {
         loop {
             let taken = self.files.borrow_mut().prepared.pop_front();
             if let Some(prepared) = taken {
-                self.files.borrow_mut().active_bytes = u64::from(prepared.bytes);
                 self.work.notify();
                 self.publish();
                 return Ok(prepared);
@@ -187,9 +188,10 @@ impl SegmentSet {
             if self.stopping.get() {
                 return Err(io::Error::other("the journal is stopping"));
             }
-            self.ahead_wanted.set(true);
+            self.wanted_now.set(true);
             self.work.notify();
             self.ready.notified().await;
+            self.wanted_now.set(false);
         }
     }
 
@@ -343,13 +345,13 @@ impl SegmentSet {
     }
 
     fn wants_more(&self) -> bool {
-        let files = self.files.borrow();
         let target = if self.ahead_wanted.get() {
             self.config.prepared_target
         } else {
-            1
+            0
         };
-        files.prepared.len() < target && (files.active_bytes == 0 || self.ahead_wanted.get())
+        let target = target.max(usize::from(self.wanted_now.get()));
+        self.files.borrow().prepared.len() < target
     }
 
     fn note_space(&self, full: bool, reason: &str) {

@@ -3,12 +3,13 @@
 //! Both let the runtime see to its sockets at least every few sends.
 
 use tokio::task::yield_now;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::timeout_at;
 
 use super::Sender;
 use super::flight::Line;
+use super::timer::Timer;
 use crate::clock::Clock;
-use crate::limits::{BYTES_PER_TURN_MAX, PACE_POLL_NS, SENDS_PER_TURN_MAX};
+use crate::limits::{BYTES_PER_TURN_MAX, SENDS_PER_TURN_MAX};
 use crate::schedule::Schedule;
 
 /// Sends by the schedule, the lines in turn, until it passes `end_ns`.
@@ -18,12 +19,13 @@ pub(super) async fn open<S: Sender>(
     clock: Clock,
     end_ns: u64,
 ) {
+    let timer = Timer::new();
     let mut turn = Turn::default();
     let mut next = 0;
     while schedule.next_ns() < end_ns {
         let now_ns = clock.now_ns();
         let Some(intended_ns) = schedule.due(now_ns) else {
-            pause(schedule.next_ns(), now_ns, clock).await;
+            timer.pause(schedule.next_ns() - now_ns).await;
             turn = Turn::default();
             continue;
         };
@@ -51,17 +53,6 @@ pub(super) async fn closed<S: Sender>(
         }
         let bytes = line.send(now_ns, now_ns).await;
         turn.sent(bytes).await;
-    }
-}
-
-/// Waits for `next_ns`: on the timer while it is far, then by polling, since the timer's grain
-/// is a millisecond and lateness of the generator would be taken for the broker's.
-async fn pause(next_ns: u64, now_ns: u64, clock: Clock) {
-    let ahead_ns = next_ns.saturating_sub(now_ns);
-    if ahead_ns > PACE_POLL_NS {
-        sleep_until(clock.instant(next_ns - PACE_POLL_NS).into()).await;
-    } else {
-        yield_now().await;
     }
 }
 

@@ -3,7 +3,7 @@
 //! An executor of this backend can park with runnable tasks: when a preemption is already pending
 //! as its task loop starts (the thread lost its core for a millisecond, say), the loop reports that
 //! nothing ran. Any event wakes it again, so timers bound the damage: 5 ms while there is work,
-//! 50 ms when idle. The idle pace matters because each tick walks every armed poll (5,000 idle
+//! 100 ms when idle. The idle pace matters because each tick walks every armed poll (5,000 idle
 //! connections: 5-8 % of a core at 5 ms, 0.8 % at 50 ms).
 //!
 //! One timer is not enough: when the heartbeat itself is among the tasks that were left, no timer
@@ -23,7 +23,7 @@ use super::ios_in_flight;
 use crate::runtime::clock;
 
 const BUSY_BEAT: Duration = Duration::from_millis(5);
-const IDLE_BEAT: Duration = Duration::from_millis(50);
+const IDLE_BEAT: Duration = Duration::from_millis(100);
 
 /// A beat that is later than this counts as late: the executor did not move for so long.
 const LATE_US: u64 = 100_000;
