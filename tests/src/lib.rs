@@ -18,3 +18,4 @@ pub mod programs;
 pub mod reading;
 pub mod seeded;
 pub mod wait;
+pub mod witness;
