@@ -18,9 +18,12 @@ use crate::wait;
 /// Records whose result is not known yet, at most.
 const UNKNOWN_MAX: usize = 2_000;
 
+const SMALL_BYTES_MAX: usize = 320;
+
 /// What was sent, and what the broker answered.
 #[derive(Debug, Default)]
 pub struct Account {
+    value_bytes_max: usize,
     /// Per partition and number of the send: the offset that was told, if any was.
     pub acknowledged: BTreeMap<(u32, u64), Option<u64>>,
     /// The sends that failed; they may have been written or not.
@@ -37,8 +40,18 @@ pub struct Load {
 }
 
 impl Load {
-    /// Sends to all partitions of a topic in turn.
+    /// Sends small records to all partitions of a topic in turn.
     pub fn start(producer: Producer, topic: &'static str, partitions: u32) -> Self {
+        Self::start_with(producer, topic, partitions, SMALL_BYTES_MAX)
+    }
+
+    /// Sends records of many sizes up to about `value_bytes_max`.
+    pub fn start_with(
+        producer: Producer,
+        topic: &'static str,
+        partitions: u32,
+        value_bytes_max: usize,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
         let (results, handles) = mpsc::channel(UNKNOWN_MAX);
@@ -47,7 +60,9 @@ impl Load {
             let mut number = 0;
             while !stopping.load(Ordering::Relaxed) {
                 for partition in 0..partitions {
-                    let record = Record::to(topic).partition(partition).value(value(number));
+                    let record = Record::to(topic)
+                        .partition(partition)
+                        .value(value(number, value_bytes_max));
                     let handle = producer.send(record).await.expect("the record is accepted");
                     let sent = results.send((partition, number, handle)).await;
                     sent.expect("results are collected to the end");
@@ -57,7 +72,7 @@ impl Load {
             // Fails only when it was closed before.
             producer.close().await.expect("it is closed here only");
         });
-        let collecting = tokio::spawn(collect(handles, Arc::clone(&acknowledged)));
+        let collecting = tokio::spawn(collect(handles, Arc::clone(&acknowledged), value_bytes_max));
         Self {
             stop,
             acknowledged,
@@ -94,8 +109,12 @@ impl Load {
 async fn collect(
     mut handles: mpsc::Receiver<(u32, u64, DeliveryHandle)>,
     acknowledged: Arc<AtomicU64>,
+    value_bytes_max: usize,
 ) -> Account {
-    let mut account = Account::default();
+    let mut account = Account {
+        value_bytes_max,
+        ..Account::default()
+    };
     while let Some((partition, number, handle)) = handles.recv().await {
         match handle.await {
             Ok(RecordMetadata { offset, .. }) => {
@@ -111,9 +130,11 @@ async fn collect(
 }
 
 /// The value of the send with this number: its size varies, its content is only its own.
-fn value(number: u64) -> Vec<u8> {
-    let repeat = usize::try_from(number % 40).expect("small");
-    format!("{number} {}", "payload ".repeat(repeat)).into_bytes()
+fn value(number: u64, bytes_max: usize) -> Vec<u8> {
+    let size = usize::try_from(number % 40).expect("below 40");
+    let word = format!("{number} ").into_bytes();
+    let words = 1 + size * bytes_max / 40 / word.len();
+    word.repeat(words)
 }
 
 impl Account {
@@ -132,7 +153,10 @@ impl Account {
                 let text = std::str::from_utf8(bytes).expect("texts were sent");
                 let digits = text.split(' ').next().unwrap_or_default();
                 let number: u64 = digits.parse().expect("a number was sent");
-                assert_eq!(bytes, value(number), "partition {partition}, {number}");
+                assert!(
+                    bytes == value(number, self.value_bytes_max),
+                    "partition {partition}, {number}"
+                );
                 assert!(
                     last < Some(number),
                     "partition {partition}, offset {}: {number} after {last:?}",

@@ -34,7 +34,8 @@ fn resident_bytes(broker: &Broker) -> usize {
 fn peers_that_send_one_byte_and_stay_disturb_nobody() {
     let mut broker = Broker::start();
     let mut witness = Witness::start(&broker);
-    let batch = batch(&[&[b'x'; 300 << 10]]);
+    let value = vec![b'x'; 300 << 10];
+    let batch = batch(&[&value]);
     let produce = produce_frame(
         CorrelationId(1),
         witness.topic(),
