@@ -6,7 +6,7 @@
 //! and each shard gets all index runs. Runs on the control executor and, for the dealing, on the
 //! thread that starts the broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -30,7 +30,8 @@ pub struct BootPlan {
     pub layout: ShardLayout,
     /// Topics and chain epochs.
     pub metadata: MetadataState,
-    /// The newest checkpoint of each journal, none for one that has none.
+    /// The newest checkpoint of each journal that counts, none for one that has none. Those of a
+    /// deal of chains that was not completed do not count.
     pub checkpoints: BTreeMap<JournalId, Option<ShardCheckpoint>>,
     /// Whether every shard has a checkpoint of this layout, so that older journals need no reading.
     pub settled: bool,
@@ -68,24 +69,20 @@ impl BootPlan {
             let id = entry.name.parse().ok().map(JournalId::new);
             ids.extend(id.filter(|id| *id != METADATA_JOURNAL && id.get() >= layout.shards));
         }
-        let mut checkpoints = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for id in ids {
             let dir = journal_dir(journals, id);
-            checkpoints.insert(
-                id,
-                checkpointer::load_newest(agent, &dir, store_uuid).await?,
-            );
+            found.insert(id, checkpointer::load_all(agent, &dir, store_uuid).await?);
         }
-        let is_current = |checkpoint: &Option<ShardCheckpoint>| {
-            checkpoint.as_ref().is_some_and(|checkpoint| {
-                checkpoint.layout_generation == layout.generation
-                    && checkpoint.shard_count == layout.shards
+        let complete = newest_complete_generation(&found);
+        let checkpoints = found
+            .into_iter()
+            .map(|(id, of_journal)| {
+                let counts = |c: &ShardCheckpoint| c.layout_generation <= complete;
+                (id, of_journal.into_iter().find(counts))
             })
-        };
-        let settled = checkpoints
-            .iter()
-            .filter(|(id, _)| id.get() < layout.shards)
-            .all(|(_, checkpoint)| is_current(checkpoint));
+            .collect();
+        let settled = complete == layout.generation;
         Ok(BootPlan {
             layout,
             metadata,
@@ -180,3 +177,30 @@ impl BootPlan {
             .collect()
     }
 }
+
+/// The newest deal of chains for which every shard has a checkpoint; 0 if there is none.
+///
+/// A checkpoint holds only the chains that its shard owns. One of a deal that was not completed
+/// therefore stands for nothing: what it leaves out is in the checkpoints before it.
+fn newest_complete_generation(found: &BTreeMap<JournalId, Vec<ShardCheckpoint>>) -> u64 {
+    let mut deals: BTreeMap<u64, (u16, BTreeSet<JournalId>)> = BTreeMap::new();
+    for (id, checkpoints) in found {
+        for checkpoint in checkpoints {
+            let (shards, ids) = deals.entry(checkpoint.layout_generation).or_default();
+            *shards = checkpoint.shard_count;
+            ids.insert(*id);
+        }
+    }
+    let is_complete = |deal: &(u64, (u16, BTreeSet<JournalId>))| {
+        let (shards, ids) = &deal.1;
+        (0..*shards).all(|shard| ids.contains(&JournalId::new(shard)))
+    };
+    deals
+        .into_iter()
+        .rev()
+        .find(is_complete)
+        .map_or(0, |(generation, _)| generation)
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use crate::journal::{Journal, JournalConfig, recovery};
 use crate::limits::{METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES};
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::{self, Receiver, Sender};
+use crate::runtime::clock;
 use crate::runtime::file::FileAgent;
 use crate::shard::assembler::Assembler;
 use crate::shard::checkpointer;
@@ -34,6 +36,9 @@ use crate::shard::message::{ControlError, ControlRequest, ShardMessage};
 pub const METADATA_JOURNAL: JournalId = JournalId::new(999);
 /// Its only chain.
 const METADATA_CHAIN: ChainId = ChainId::new(0);
+
+/// How often the control plane looks whether a shard that does not answer has ended.
+const TELL_CHECK: Duration = Duration::from_millis(100);
 
 /// Metadata, and the journal that makes it durable.
 pub struct ControlPlane {
@@ -235,10 +240,15 @@ async fn tell(shards: &[Sender<ShardMessage>], command: &Command) {
         told += usize::from(shard.send(message).await.is_ok());
     }
     drop(applied);
-    for _ in 0..told {
-        if done.recv().await.is_none() {
-            info!("a shard ended while metadata changed");
-            return;
+    while told > 0 {
+        match clock::timeout(TELL_CHECK, done.recv()).await {
+            Ok(Some(())) => told -= 1,
+            // A shard that ended keeps what was queued for it.
+            Err(_) if !shards.iter().any(Sender::is_closed) => {}
+            Ok(None) | Err(_) => {
+                info!("a shard ended while metadata changed");
+                return;
+            }
         }
     }
 }

@@ -171,7 +171,7 @@ impl Journal {
         let (ledger, ledger_sequence) = recovery::open_ledger(segments.agent(), &config.dir, id)
             .await
             .map_err(io("open the ledger"))?;
-        let active = start_segment(&config, &segments, tail.previous).await?;
+        let active = start_segment(&config, &segments, tail.previous, false).await?;
         let start = JournalPos {
             segment: active.header.segment,
             offset: active.write_offset,
@@ -201,6 +201,11 @@ impl Journal {
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.config.dir
+    }
+
+    /// Bytes of segments that it may keep.
+    pub fn space_bytes(&self) -> u64 {
+        self.config.space_bytes
     }
 
     /// Its segments: preparing, freeing, space.
@@ -235,6 +240,9 @@ impl Journal {
     pub fn has_room(&self, pending_bytes: usize, bytes: usize) -> bool {
         if !self.segments.out_of_space() {
             return true;
+        }
+        if !self.segments.has_reserve() {
+            return false;
         }
         let active = self.active.borrow();
         let rest = active.header.segment_bytes - active.write_offset;
@@ -476,7 +484,7 @@ impl Journal {
                 last_block_crc: active.last_block_crc,
             }
         };
-        let next = start_segment(&self.config, &self.segments, Some(previous)).await?;
+        let next = start_segment(&self.config, &self.segments, Some(previous), true).await?;
         *self.active.borrow_mut() = next;
         Ok(())
     }
@@ -512,9 +520,10 @@ async fn start_segment(
     config: &JournalConfig,
     segments: &Rc<SegmentSet>,
     previous: Option<PreviousSegment>,
+    wait_for_space: bool,
 ) -> Result<Active, JournalError> {
     let prepared = segments
-        .take_prepared()
+        .take_prepared(wait_for_space)
         .await
         .map_err(|error| JournalError::NoSegment {
             journal: config.id,

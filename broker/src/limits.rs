@@ -140,6 +140,9 @@ pub const INDEX_PAGES_IN_FLIGHT: usize = 32;
 pub const CHECKPOINT_JOURNAL_BYTES_MAX: u64 = 256 * MIB;
 pub const CHECKPOINT_INTERVAL_US: u64 = 30_000_000;
 
+/// Freeable segments that wait for a checkpoint only: so many bytes of them bring it about.
+pub const FREES_BYTES_MAX: u64 = 256 * MIB;
+
 /// Extents that retention looks at in one step, per partition.
 pub const RETENTION_EXTENTS_PER_STEP: usize = 4096;
 

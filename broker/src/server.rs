@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use catena_core::metadata::{Command, Outcome};
@@ -26,6 +27,9 @@ use crate::shard::message::{ControlRequest, ShardMessage};
 use crate::shard::start::{self, ShardBoot};
 use crate::status::{NodeStatus, Phase};
 use crate::store::Store;
+
+/// How often the starting thread looks whether a shard has ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 type Thread = JoinHandle<Result<Result<()>, RuntimeError>>;
 
@@ -161,10 +165,25 @@ struct Starting<'a> {
 impl Starting<'_> {
     /// Starts every shard, deals what they read, and waits until they serve.
     fn shards(&mut self) -> Result<Vec<Sender<ShardMessage>>> {
-        let count = self.config.cores.len();
-        let (mesh, receivers): (Vec<_>, Vec<_>) = (0..count)
+        let (mesh, receivers): (Vec<_>, Vec<_>) = (0..self.config.cores.len())
             .map(|_| channel::bounded(SHARD_MESSAGES_MAX))
             .unzip();
+        let started = self.start_shards(&mesh, receivers);
+        if started.is_err() {
+            for shard in &mesh {
+                // One that has ended already is why the others are stopped.
+                let _ = shard.try_send(ShardMessage::Stop);
+            }
+        }
+        started.map(|()| mesh)
+    }
+
+    fn start_shards(
+        &mut self,
+        mesh: &[Sender<ShardMessage>],
+        receivers: Vec<Receiver<ShardMessage>>,
+    ) -> Result<()> {
+        let count = mesh.len();
         let (scanned, all_scanned) = channel::bounded(count);
         let (ready, all_ready) = channel::bounded(count);
         let mut inputs = Vec::with_capacity(count);
@@ -174,7 +193,7 @@ impl Starting<'_> {
             let id = ShardId::new(u16::try_from(index).expect("a shard count is a u16"));
             let boot = self.boot(
                 id,
-                &mesh,
+                mesh,
                 messages,
                 scanned.clone(),
                 receive_input,
@@ -198,11 +217,18 @@ impl Starting<'_> {
         for _ in 0..count {
             self.wait_for(&all_ready)?;
         }
+        for shard in mesh {
+            shard
+                .send_blocking(ShardMessage::Serve)
+                .map_err(|_| self.failure())?;
+        }
+        for _ in 0..count {
+            self.wait_for(&all_ready)?;
+        }
         self.control
             .shards
-            .send_blocking(mesh.clone())
-            .map_err(|_| self.failure())?;
-        Ok(mesh)
+            .send_blocking(mesh.to_vec())
+            .map_err(|_| self.failure())
     }
 
     fn boot(
@@ -244,8 +270,16 @@ impl Starting<'_> {
         }
     }
 
+    /// Waits for a shard to come forward, or for any to end instead.
     fn wait_for<T>(&mut self, from: &Receiver<T>) -> Result<T> {
-        from.recv_blocking().ok_or_else(|| self.failure())
+        loop {
+            if let Some(told) = from.recv_timeout(LOOK_INTERVAL) {
+                return Ok(told);
+            }
+            if self.threads.iter().any(|(_, thread)| thread.is_finished()) {
+                return Err(self.failure());
+            }
+        }
     }
 
     /// Why the start failed: the error of the first thread that ended.

@@ -6,14 +6,15 @@
 //! borrowed for a moment and never across an await.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use catena_core::block::PlacedRow;
 use catena_core::entry::FrameKind;
-use catena_core::ids::{BlockLocation, JournalId, JournalPos, Lsn};
+use catena_core::ids::{BlockLocation, JournalId, JournalPos, Lsn, SegmentSeq};
 use catena_core::index::Extent;
-use catena_core::log::{ProduceRefusal, ShardLog};
+use catena_core::log::{DroppedPartition, ProduceRefusal, ShardLog};
 use catena_core::metadata::MetadataState;
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{ChainId, Durability, NodeId, Offset, ShardId, TopicId, TopicPartition};
@@ -108,12 +109,18 @@ pub struct Shard {
     pub mesh: Vec<Sender<ShardMessage>>,
     /// Blocking file work.
     pub agent: Rc<FileAgent>,
+    /// Dropped partitions whose space is still counted as wanted.
+    pub dropped: RefCell<Vec<DroppedPartition>>,
+    /// Segments of the index runs that the two newest checkpoints name, the older first.
+    pub pinned_runs: RefCell<[BTreeSet<index::SegmentKey>; 2]>,
     /// Segments that other shards may still read.
     pub claims: RefCell<Claims>,
     /// Everything of the journal before this is in the log's state and the index in memory.
     pub noted_to: Cell<JournalPos>,
     /// Where recovery would start: the newest durable checkpoint's position.
     pub recovery_start: Cell<JournalPos>,
+    /// The segment that this start began with.
+    pub first_segment: SegmentSeq,
     /// Notified after each group.
     pub group_done: Notify,
     /// Calls for background work.
@@ -268,18 +275,15 @@ impl Shard {
         }
     }
 
-    fn apply_control(self: &Rc<Self>, chain: ChainId, lsn: Lsn, kind: FrameKind, body: &[u8]) {
+    fn apply_control(&self, chain: ChainId, lsn: Lsn, kind: FrameKind, body: &[u8]) {
         let applied = self
             .log
             .borrow_mut()
             .committed_control(chain, lsn, kind, body);
         let dropped = applied.expect("a control frame that this shard built is well formed");
         if !dropped.is_empty() {
-            let shard = Rc::clone(self);
-            self.tasks
-                .spawn(crate::runtime::executor::Queue::Background, async move {
-                    shard.discount_dropped(dropped).await;
-                });
+            self.dropped.borrow_mut().extend(dropped);
+            self.maintenance.notify();
         }
     }
 

@@ -80,6 +80,8 @@ struct Files {
     next_segment: SegmentSeq,
     next_spare: u32,
     total_bytes: u64,
+    /// A segment whose file was made but could not be opened yet.
+    made: Option<(SegmentSeq, u32)>,
 }
 
 /// The files of one journal.
@@ -88,6 +90,8 @@ pub struct SegmentSet {
     agent: Rc<FileAgent>,
     files: RefCell<Files>,
     out_of_space: Cell<bool>,
+    /// Why the last segment could not be made.
+    failure: RefCell<Option<io::Error>>,
     /// Segments are to be kept ready from now on.
     ahead_wanted: Cell<bool>,
     /// Somebody waits for a segment.
@@ -117,6 +121,7 @@ impl SegmentSet {
             spares: Vec::new(),
             next_segment: SegmentSeq::new(next),
             next_spare: 0,
+            made: None,
         };
         agent.create_dir(&config.dir).await?;
         collect_spares(config, tail, &agent, &mut files).await?;
@@ -126,6 +131,7 @@ impl SegmentSet {
             agent,
             files: RefCell::new(files),
             out_of_space: Cell::new(false),
+            failure: RefCell::new(None),
             ahead_wanted: Cell::new(false),
             wanted_now: Cell::new(false),
             stopping: Cell::new(false),
@@ -174,13 +180,15 @@ impl SegmentSet {
         }
     }
 
-    /// The next segment to write to; made on the spot if none is ready.
+    /// The next segment to write to; made on the spot if none is ready, also beyond the budget:
+    /// whoever asks holds data that was admitted, or what will free space again.
     ///
-    /// While the disk or the budget is used up it waits for space, and takes the reserve.
-    pub async fn take_prepared(&self) -> io::Result<PreparedSegment> {
+    /// On a full disk it waits for space, or fails at once if told not to wait.
+    pub async fn take_prepared(&self, wait_for_space: bool) -> io::Result<PreparedSegment> {
         loop {
             let taken = self.files.borrow_mut().prepared.pop_front();
             if let Some(prepared) = taken {
+                self.wanted_now.set(false);
                 self.work.notify();
                 self.publish();
                 return Ok(prepared);
@@ -191,8 +199,17 @@ impl SegmentSet {
             self.wanted_now.set(true);
             self.work.notify();
             self.ready.notified().await;
-            self.wanted_now.set(false);
+            let failure = self.failure.borrow_mut().take();
+            if let Some(failure) = failure.filter(|_| !wait_for_space) {
+                return Err(failure);
+            }
         }
+    }
+
+    /// Whether the segment is ready that only trims, index runs and the like may use once space has
+    /// run out.
+    pub fn has_reserve(&self) -> bool {
+        self.files.borrow().prepared.len() >= RESERVED_SEGMENTS
     }
 
     /// Notes that the active segment is full.
@@ -275,7 +292,10 @@ impl SegmentSet {
     fn wanted_bytes(&self, total: u64) -> u32 {
         let least = u64::from(self.config.segment_bytes_min);
         let most = u64::from(self.config.segment_bytes_max)
-            .min(self.config.space_bytes / SEGMENT_SPACE_DIVISOR);
+            .min(self.config.space_bytes / SEGMENT_SPACE_DIVISOR)
+            .max(least);
+        // A power of two, so that every size is a whole number of pages.
+        let most = 1 << most.ilog2();
         let wanted = (total / 8).next_power_of_two().min(most).max(least);
         u32::try_from(wanted).expect("bounded by the u32 segment maximum")
     }
@@ -299,49 +319,70 @@ impl SegmentSet {
     }
 
     async fn prepare_one(&self) -> io::Result<()> {
+        let made = self.files.borrow_mut().made.take();
+        let (segment, bytes) = match made {
+            Some(made) => made,
+            None => self.make().await?,
+        };
+        let file = match LogFile::open(&self.path(segment), true).await {
+            Ok(file) => Rc::new(file),
+            Err(error) => {
+                // The file is there; only opening it is to be tried again.
+                self.files.borrow_mut().made = Some((segment, bytes));
+                return Err(error);
+            }
+        };
+        let prepared = PreparedSegment {
+            segment,
+            bytes,
+            file,
+        };
+        self.files.borrow_mut().prepared.push_back(prepared);
+        self.publish();
+        Ok(())
+    }
+
+    /// Makes the file of the next segment, from a spare or anew.
+    async fn make(&self) -> io::Result<(SegmentSeq, u32)> {
         let segment = self.files.borrow().next_segment;
         let target = self.path(segment);
         let spare = self.files.borrow_mut().spares.pop();
         let bytes = match spare {
             Some(spare) => {
-                self.agent.rename(&spare.path, &target).await?;
+                if let Err(error) = self.agent.rename(&spare.path, &target).await {
+                    self.files.borrow_mut().spares.push(spare);
+                    return Err(error);
+                }
                 self.metrics.segments_recycled.add(1);
                 spare.bytes
             }
             None => self.create(&target).await?,
         };
-        let file = Rc::new(LogFile::open(&target, true).await?);
-        let mut files = self.files.borrow_mut();
-        files.next_segment = SegmentSeq::new(segment.get() + 1);
-        files.prepared.push_back(PreparedSegment {
-            segment,
-            bytes,
-            file,
-        });
-        drop(files);
-        self.publish();
-        Ok(())
+        self.files.borrow_mut().next_segment = segment.next();
+        Ok((segment, bytes))
     }
 
     async fn create(&self, target: &Path) -> io::Result<u32> {
         let total = self.files.borrow().total_bytes;
         let bytes = self.wanted_bytes(total);
-        let after = total + u64::from(bytes);
-        if after > self.config.space_bytes {
+        if self.exceeds_budget(bytes) && !self.wanted_now.get() {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!(
-                    "{after} bytes of segments would exceed {}",
+                    "{total} bytes of segments and {bytes} more would exceed {}",
                     self.config.space_bytes
                 ),
             ));
         }
-        self.agent
-            .create_zeroed(target, u64::from(bytes), None)
-            .await?;
-        self.files.borrow_mut().total_bytes += u64::from(bytes);
+        let size = u64::from(bytes);
+        self.agent.create_zeroed(target, size, None).await?;
+        self.files.borrow_mut().total_bytes += size;
         self.metrics.segments_created.add(1);
         Ok(bytes)
+    }
+
+    fn exceeds_budget(&self, more: u32) -> bool {
+        self.files.borrow().total_bytes + u64::from(more) > self.config.space_bytes
     }
 
     fn wants_more(&self) -> bool {
@@ -381,11 +422,16 @@ async fn prepare_loop(set: Rc<SegmentSet>) {
         }
         match set.prepare_one().await {
             Ok(()) => {
-                set.note_space(false, "");
+                // One that was made beyond the budget is no sign of space.
+                if !set.exceeds_budget(0) {
+                    set.note_space(false, "");
+                }
                 set.ready.notify();
             }
             Err(error) => {
                 set.note_space(true, &error.to_string());
+                *set.failure.borrow_mut() = Some(error);
+                set.ready.notify();
                 let freed = clock::timeout(SPACE_RETRY, set.work.notified());
                 let _ = freed.await;
             }

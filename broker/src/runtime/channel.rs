@@ -94,6 +94,13 @@ impl<T> Receiver<T> {
         self.0.try_recv().ok()
     }
 
+    /// Waits for at most `timeout` on a thread that may block. Never on an executor.
+    ///
+    /// `None` if nothing came in time, or never will.
+    pub fn recv_timeout(&self, timeout: std::time::Duration) -> Option<T> {
+        self.0.recv_timeout(timeout).ok()
+    }
+
     /// The next value, blocking the thread. Never on an executor.
     pub fn recv_blocking(&self) -> Option<T> {
         self.0.recv().ok()

@@ -43,16 +43,16 @@ impl Shard {
     pub async fn checkpoint_if_due(self: &Rc<Self>, taken: &mut Taken) -> io::Result<()> {
         let dirty = self.noted_to.get() != taken.noted_to;
         let journal_bytes = self.journal.written_bytes() - taken.written_bytes;
+        let journal_max = CHECKPOINT_JOURNAL_BYTES_MAX.min(self.journal.space_bytes() / 8);
         let waited_us = clock::now_us().saturating_sub(taken.at_us);
-        if journal_bytes >= CHECKPOINT_JOURNAL_BYTES_MAX
-            || (dirty && waited_us >= CHECKPOINT_INTERVAL_US)
-        {
+        if journal_bytes >= journal_max || (dirty && waited_us >= CHECKPOINT_INTERVAL_US) {
             self.checkpoint(taken).await?;
+            remove_old(&self.agent, self.journal.dir(), taken.sequence).await;
         }
         Ok(())
     }
 
-    /// Takes a checkpoint.
+    /// Takes a checkpoint. Older ones stay: whoever knows that the new one counts removes them.
     pub async fn checkpoint(self: &Rc<Self>, taken: &mut Taken) -> io::Result<()> {
         let noted_to = self.noted_to.get();
         let written_bytes = self.journal.written_bytes();
@@ -67,17 +67,17 @@ impl Shard {
             index_covered: self.index.covered.get(),
             ..ShardCheckpoint::default()
         };
+        let run_segments = self.index.run_segments();
         let bytes = self.encode_checkpoint(&head).await;
-        let dir = self.journal.dir();
         let size = bytes.len();
-        self.agent
-            .write_atomic(checkpoint_path(dir, sequence), bytes)
-            .await?;
-        remove_old(&self.agent, dir, sequence).await;
+        let path = checkpoint_path(self.journal.dir(), sequence);
+        self.agent.write_atomic(path, bytes).await?;
         self.metrics.checkpoints.add(1);
         debug!(shard = self.id.get(), sequence, size, scan_from = %head.scan_from, "checkpoint");
-        // Until the next one succeeds, the one before this may still be needed.
+        // Until the next one succeeds the one before this may be needed, with the runs it names.
         self.recovery_start.set(taken.scan_from);
+        self.pinned_runs.borrow_mut().rotate_left(1);
+        self.pinned_runs.borrow_mut()[1] = run_segments;
         *taken = Taken {
             sequence,
             scan_from: head.scan_from,
@@ -112,25 +112,26 @@ impl Shard {
     }
 }
 
-/// The newest checkpoint of a journal that can be read.
-pub async fn load_newest(
+/// The checkpoints of a journal that can be read, the newest first.
+pub async fn load_all(
     agent: &FileAgent,
     dir: &Path,
     store_uuid: [u8; 16],
-) -> io::Result<Option<ShardCheckpoint>> {
+) -> io::Result<Vec<ShardCheckpoint>> {
     agent.create_dir(dir).await?;
+    let mut readable = Vec::new();
     for sequence in sequences(agent, dir).await?.into_iter().rev() {
         let path = checkpoint_path(dir, sequence);
         let bytes = agent.read(&path).await?;
         match ShardCheckpoint::decode(&bytes) {
-            Ok(checkpoint) if checkpoint.store_uuid == store_uuid => return Ok(Some(checkpoint)),
+            Ok(checkpoint) if checkpoint.store_uuid == store_uuid => readable.push(checkpoint),
             Ok(_) => warn!(path = %path.display(), "a checkpoint of another store is passed over"),
             Err(error) => {
                 warn!(path = %path.display(), %error, "a damaged checkpoint is passed over");
             }
         }
     }
-    Ok(None)
+    Ok(readable)
 }
 
 /// Removes the checkpoints that are no longer kept and tells which.

@@ -194,7 +194,9 @@ impl Shard {
         {
             self.committer.space.notified().await;
             // One wake-up lets one waiter through; each lets the next one look.
-            if self.pending_produce_bytes() <= PRODUCE_PENDING_BYTES_MAX {
+            if self.committer.stopping.get()
+                || self.pending_produce_bytes() <= PRODUCE_PENDING_BYTES_MAX
+            {
                 self.committer.space.notify();
             }
         }

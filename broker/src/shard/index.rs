@@ -76,11 +76,18 @@ impl ShardIndex {
         }
     }
 
-    /// The segments that hold batches or index pages that this shard wants.
-    pub fn wanted_segments(&self) -> BTreeSet<SegmentKey> {
-        let mut wanted: BTreeSet<SegmentKey> = self.live.borrow().keys().copied().collect();
-        wanted.extend(self.runs.borrow().iter().flat_map(RunDirectory::segments));
-        wanted
+    /// The segments that hold batches that this shard wants.
+    pub fn live_segments(&self) -> BTreeSet<SegmentKey> {
+        self.live.borrow().keys().copied().collect()
+    }
+
+    /// The segments that hold pages of the runs in use.
+    pub fn run_segments(&self) -> BTreeSet<SegmentKey> {
+        self.runs
+            .borrow()
+            .iter()
+            .flat_map(RunDirectory::segments)
+            .collect()
     }
 }
 
@@ -149,10 +156,8 @@ impl Shard {
 
     /// Writes and merges runs when it is time; called by the shard's maintenance.
     pub async fn maintain_index(self: &Rc<Self>) -> Result<(), JournalError> {
-        if self.run_is_due() {
-            let written = self.journal.written_bytes();
+        if self.run_is_due() || self.covers_an_earlier_start() {
             self.write_run().await?;
-            self.index.run_at_bytes.set(written);
         }
         loop {
             let plan = merge_plan(&self.index.runs.borrow());
@@ -179,8 +184,23 @@ impl Shard {
 
     fn run_is_due(&self) -> bool {
         let uncovered = self.journal.written_bytes() - self.index.run_at_bytes.get();
-        uncovered >= INDEX_JOURNAL_BYTES_MAX
-            || self.index.mem.borrow().bytes() >= INDEX_MEMORY_BYTES_MAX
+        let (journal_max, journal_min) = self.index_pace();
+        uncovered >= journal_max
+            || (uncovered >= journal_min
+                && self.index.mem.borrow().bytes() >= INDEX_MEMORY_BYTES_MAX)
+    }
+
+    /// After how much journal a run is due, and after how little at the earliest. A small store
+    /// must not hold much journal that only its index needs.
+    fn index_pace(&self) -> (u64, u64) {
+        let journal_max = INDEX_JOURNAL_BYTES_MAX.min(self.journal.space_bytes() / 16);
+        (journal_max, journal_max / 8)
+    }
+
+    /// Whether extents of an earlier run of the broker are in memory only, or are lost from memory
+    /// at the next start unless that part of the journal is read again.
+    pub fn covers_an_earlier_start(&self) -> bool {
+        self.index.covered.get().segment < self.first_segment
     }
 
     /// Counts the wanted bytes of the runs that were found at start. Segments are freed only after.
@@ -217,6 +237,7 @@ impl Shard {
     /// Writes everything in memory as a run.
     pub async fn write_run(self: &Rc<Self>) -> Result<(), JournalError> {
         let covered = self.noted_to.get();
+        self.index.run_at_bytes.set(self.journal.written_bytes());
         self.index.mem.borrow_mut().freeze();
         let partitions = self.index.mem.borrow().frozen_partitions();
         let mut builder = RunBuilder::default();
@@ -243,7 +264,7 @@ impl Shard {
     }
 
     /// Merges the runs of `plan` into one. The inner error leaves everything as it was.
-    async fn merge_runs(
+    pub async fn merge_runs(
         self: &Rc<Self>,
         plan: &[usize],
     ) -> Result<Result<(), String>, JournalError> {

@@ -9,9 +9,10 @@ use catena_protocol::ids::ShardId;
 use tracing::{error, warn};
 
 use super::Shard;
-use super::checkpointer::Taken;
+use super::checkpointer::{self, Taken};
 use super::index::SegmentKey;
 use super::message::ShardMessage;
+use super::retention::Waiting;
 use crate::limits::PRODUCER_ROWS_BYTES_MAX;
 use crate::runtime::clock;
 
@@ -29,31 +30,61 @@ pub async fn run(shard: Rc<Shard>, mut taken: Taken, old_segments: Vec<SegmentKe
     }
     let mut claimed = old_segments;
     while !shard.is_stopping() && !shard.journal.is_latched() {
-        if let Err(error) = step(&shard, &mut taken).await {
-            warn!(shard = shard.id.get(), %error, "background work stopped short");
-        }
-        release_claims(&shard, &taken, &mut claimed).await;
-        shard.free_segments().await;
+        let progress = step(&shard, &mut taken, &mut claimed).await;
         shard.publish_gauges();
-        let _ = clock::timeout(REST, shard.maintenance.notified()).await;
+        if !progress {
+            let _ = clock::timeout(REST, shard.maintenance.notified()).await;
+        }
     }
-    if !shard.journal.is_latched()
-        && let Err(error) = shard.checkpoint(&mut taken).await
-    {
-        warn!(
-            shard = shard.id.get(),
-            %error,
-            "no checkpoint at the end; the next start reads more"
-        );
+    if !shard.journal.is_latched() {
+        let last = shard.checkpoint(&mut taken).await;
+        note(&shard, "the last checkpoint", last);
+        checkpointer::remove_old(&shard.agent, shard.journal.dir(), taken.sequence).await;
     }
 }
 
-async fn step(shard: &Rc<Shard>, taken: &mut Taken) -> anyhow::Result<()> {
-    shard.maintain_index().await?;
-    shard.checkpoint_if_due(taken).await?;
-    shard.apply_retention().await?;
-    shard.expire_producers().await?;
+/// One round. Each part goes on although another failed: what frees space must not wait for what
+/// needs it. Tells whether to go on at once.
+async fn step(shard: &Rc<Shard>, taken: &mut Taken, claimed: &mut Vec<SegmentKey>) -> bool {
+    // Before any merge, which forgets the extents that are to be discounted.
+    shard.discount_dropped().await;
+    note(shard, "the index", shard.maintain_index().await);
+    note(shard, "a checkpoint", shard.checkpoint_if_due(taken).await);
+    note(shard, "retention", shard.apply_retention().await);
+    note(shard, "producer expiry", shard.expire_producers().await);
+    release_claims(shard, taken, claimed).await;
+    let waiting = shard.free_segments().await;
+    if waiting.bytes == 0 || !shard.frees_are_urgent(waiting.bytes) {
+        return false;
+    }
+    let freed_before = shard.metrics.segments_freed.get();
+    note(
+        shard,
+        "making space",
+        make_space(shard, taken, &waiting).await,
+    );
+    shard.free_segments().await;
+    shard.metrics.segments_freed.get() > freed_before
+}
+
+/// Takes away what keeps segments that hold no wanted batch: index runs in them, and checkpoints
+/// that would read them back. Both kept checkpoints must be past them, so it takes two.
+async fn make_space(shard: &Rc<Shard>, taken: &mut Taken, waiting: &Waiting) -> anyhow::Result<()> {
+    if let Some(segment) = waiting.held_by_run {
+        shard.move_runs_out_of(segment).await?;
+    }
+    shard.write_run().await?;
+    for _ in 0..2 {
+        shard.checkpoint(taken).await?;
+    }
+    checkpointer::remove_old(&shard.agent, shard.journal.dir(), taken.sequence).await;
     Ok(())
+}
+
+fn note<E: std::fmt::Display>(shard: &Shard, what: &str, outcome: Result<(), E>) {
+    if let Err(error) = outcome {
+        warn!(shard = shard.id.get(), what, %error, "background work failed; it is tried again");
+    }
 }
 
 /// Tells the owners of old segments which of them this shard does not want any more. Only what a
@@ -62,7 +93,7 @@ async fn release_claims(shard: &Rc<Shard>, taken: &Taken, claimed: &mut Vec<Segm
     if claimed.is_empty() || taken.sequence == 0 || !shard.index.live_known.get() {
         return;
     }
-    let wanted = shard.index.wanted_segments();
+    let wanted = shard.wanted_segments();
     let mut released: BTreeMap<ShardId, Vec<SegmentKey>> = BTreeMap::new();
     claimed.retain(|segment| {
         let keep = wanted.contains(segment) || shard.reader.files.leased(segment.0, segment.1);

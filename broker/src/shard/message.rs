@@ -34,6 +34,8 @@ pub enum ShardMessage {
         /// The segments, all of journals that this shard looks after.
         segments: Vec<SegmentKey>,
     },
+    /// Every shard has made its start durable: accept connections.
+    Serve,
     /// Drain and end.
     Stop,
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use catena_core::entry::FrameKind;
 use catena_core::entry::control::DropTopic;
-use catena_core::ids::JournalPos;
+use catena_core::ids::{JournalPos, SegmentSeq};
 use catena_core::index::Extent;
-use catena_core::log::DroppedPartition;
-use catena_core::metadata::MetadataState;
+use catena_core::index::merge::runs_in_segment;
+use catena_core::metadata::{MetadataState, Topic};
 use catena_core::retention::{Policy, trim_to};
 use catena_protocol::ids::{Offset, TopicId, TopicPartition};
 use tracing::{debug, warn};
@@ -23,12 +23,21 @@ use super::Shard;
 use super::index::SegmentKey;
 use super::reader::ReadError;
 use crate::journal::JournalError;
-use crate::limits::RETENTION_EXTENTS_PER_STEP;
+use crate::limits::{FREES_BYTES_MAX, RETENTION_EXTENTS_PER_STEP};
 use crate::runtime::clock;
 use crate::runtime::executor;
 
 /// How often a topic that is being dropped is looked at while its last batches commit.
 const GROUP_WAIT: Duration = Duration::from_millis(10);
+
+/// Sealed segments that hold no wanted batch and cannot be freed yet.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// The oldest of them that holds a page of an index run in use.
+    pub held_by_run: Option<SegmentKey>,
+}
 
 /// A partition that has more, or older, data than its policy wants.
 struct Candidate {
@@ -69,12 +78,16 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes the extents of dropped partitions out of the count of live bytes.
-    pub async fn discount_dropped(self: &Rc<Self>, dropped: Vec<DroppedPartition>) {
+    /// Takes the extents of dropped partitions out of the count of wanted bytes. Only once that
+    /// count is complete: what was not counted must not be taken out.
+    pub async fn discount_dropped(self: &Rc<Self>) {
+        if !self.index.live_known.get() {
+            return;
+        }
+        let dropped = std::mem::take(&mut *self.dropped.borrow_mut());
         for partition in dropped {
-            let counted =
-                self.discount_range(partition.tp, partition.log_start, partition.high_watermark);
-            if let Err(error) = counted.await {
+            let (start, end) = (partition.log_start, partition.high_watermark);
+            if let Err(error) = self.discount_range(partition.tp, start, end).await {
                 warn!(
                     partition = %partition.tp,
                     %error,
@@ -85,47 +98,78 @@ impl Shard {
         }
     }
 
-    /// Frees the sealed segments of this journal that nobody needs.
-    pub async fn free_segments(self: &Rc<Self>) {
+    /// Segments that hold something this shard wants, or that a kept checkpoint names.
+    pub fn wanted_segments(&self) -> BTreeSet<SegmentKey> {
+        let mut wanted = self.index.live_segments();
+        wanted.extend(self.index.run_segments());
+        wanted.extend(self.pinned_runs.borrow().iter().flatten());
+        wanted
+    }
+
+    /// Frees the sealed segments of this journal that nobody needs, and tells what waits for a
+    /// checkpoint or an index run only.
+    pub async fn free_segments(self: &Rc<Self>) -> Waiting {
+        let mut waiting = Waiting::default();
         if !self.index.live_known.get() {
-            return;
+            return waiting;
         }
-        let wanted = self.index.wanted_segments();
+        let (live, runs) = (self.index.live_segments(), self.index.run_segments());
+        let wanted = self.wanted_segments();
         let journal = self.journal.id();
         self.free_old_journals(&wanted).await;
         for sealed in self.journal.segments().sealed() {
-            let end = JournalPos {
-                segment: sealed.segment,
-                offset: sealed.end,
-            };
-            let needed = wanted.contains(&(journal, sealed.segment))
-                || end > self.recovery_start.get()
+            let key = (journal, sealed.segment);
+            let in_use = live.contains(&key)
                 || self.reader.files.leased(journal, sealed.segment)
-                || self.claims.borrow().is_claimed((journal, sealed.segment));
-            if needed {
+                || self.claims.borrow().is_claimed(key);
+            if in_use {
                 continue;
             }
-            self.reader.files.forget(journal, sealed.segment);
-            self.cache
-                .borrow_mut()
-                .forget_segment(journal, sealed.segment);
-            match self.journal.segments().free(sealed.segment).await {
-                Ok(outcome) => {
-                    debug!(
-                        journal = journal.get(),
-                        segment = sealed.segment.get(),
-                        ?outcome,
-                        "segment freed"
-                    );
+            let end = JournalPos::new(sealed.segment, sealed.end);
+            if wanted.contains(&key) || end > self.recovery_start.get() {
+                waiting.bytes += u64::from(sealed.file_bytes);
+                if waiting.held_by_run.is_none() && runs.contains(&key) {
+                    waiting.held_by_run = Some(key);
                 }
-                Err(error) => {
-                    warn!(
-                        journal = journal.get(),
-                        segment = sealed.segment.get(),
-                        %error,
-                        "segment not freed"
-                    );
-                }
+                continue;
+            }
+            self.free_segment(sealed.segment).await;
+        }
+        waiting
+    }
+
+    /// Whether the bytes that only wait for a checkpoint are worth one now.
+    pub fn frees_are_urgent(&self, waiting_bytes: u64) -> bool {
+        self.journal.segments().out_of_space()
+            || waiting_bytes >= FREES_BYTES_MAX.min(self.journal.space_bytes() / 4)
+    }
+
+    /// Writes the live extents of the runs in a segment anew, elsewhere.
+    pub async fn move_runs_out_of(self: &Rc<Self>, segment: SegmentKey) -> anyhow::Result<()> {
+        let plan = runs_in_segment(&self.index.runs.borrow(), segment.0, segment.1);
+        self.merge_runs(&plan).await?.map_err(anyhow::Error::msg)
+    }
+
+    async fn free_segment(&self, segment: SegmentSeq) {
+        let journal = self.journal.id();
+        self.reader.files.forget(journal, segment);
+        self.cache.borrow_mut().forget_segment(journal, segment);
+        match self.journal.segments().free(segment).await {
+            Ok(outcome) => {
+                debug!(
+                    journal = journal.get(),
+                    segment = segment.get(),
+                    ?outcome,
+                    "segment freed"
+                );
+            }
+            Err(error) => {
+                warn!(
+                    journal = journal.get(),
+                    segment = segment.get(),
+                    %error,
+                    "segment not freed"
+                );
             }
         }
     }
@@ -156,8 +200,14 @@ impl Shard {
     }
 
     fn retention_candidates(&self, now_ms: i64) -> Vec<Candidate> {
-        let log = self.log.borrow();
         let metadata = self.metadata.borrow();
+        let is_limited = |topic: &Topic| {
+            topic.config.retention_bytes.is_some() || topic.config.retention_ms.is_some()
+        };
+        if !metadata.topics().any(is_limited) {
+            return Vec::new();
+        }
+        let log = self.log.borrow();
         let candidates = log.partitions().filter_map(|partition| {
             let policy = policy_of(&metadata, partition.tp.topic)?;
             policy.may_trim(now_ms, partition).then_some(Candidate {
@@ -198,6 +248,15 @@ impl Shard {
         let Some(trim) = trim else { return Ok(Ok(())) };
         let body = Bytes::copy_from_slice(&trim.frame(tp).encode());
         self.append_control(chain, FrameKind::Trim, body).await?;
+        let took_effect = self
+            .log
+            .borrow()
+            .partition(tp)
+            .is_some_and(|p| p.log_start >= trim.log_start);
+        if !took_effect {
+            // The topic was dropped first, and its whole range is discounted for that.
+            return Ok(Ok(()));
+        }
         let dropped = |extent: &&Extent| extent.end_offset <= trim.log_start;
         extents
             .iter()

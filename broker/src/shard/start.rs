@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use catena_core::entry::RecordKind;
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
+use catena_core::index::run::RunDirectory;
 use catena_core::log::{Folded, ShardLog};
 use catena_core::recover::FrameSummary;
 use catena_protocol::ids::{ChainId, ShardId, TopicId};
@@ -29,14 +30,14 @@ use super::reader::BlockReader;
 use super::{NodeIdentity, Shard, listener, maintenance};
 use crate::boot::{BootPlan, ScannedFrames, ShardInput};
 use crate::cache::BlockCache;
-use crate::journal::segments::segment_of;
+use crate::journal::segments::{segment_of, segment_path};
 use crate::journal::{Journal, JournalConfig, JournalTail, recovery};
 use crate::limits::{DRAIN_TIMEOUT, FETCH_PIN_CACHE_DIVISOR};
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::{Notify, Receiver, Sender};
 use crate::runtime::clock;
 use crate::runtime::executor::{self, Progress, Queue, Task, TaskTracker};
-use crate::runtime::file::{self, FileAgent};
+use crate::runtime::file::{self, FileAgent, LogFile};
 use crate::runtime::net::{Conn, Listener};
 
 /// What a shard is told when its thread starts.
@@ -71,7 +72,7 @@ pub struct ShardBoot {
     pub scanned: Sender<ScannedFrames>,
     /// Gives what it starts from.
     pub input: Receiver<ShardInput>,
-    /// Told once the shard accepts connections.
+    /// Told when its start is durable, and again when it accepts connections.
     pub ready: Sender<ShardId>,
 }
 
@@ -82,23 +83,19 @@ pub async fn run(boot: ShardBoot) -> Result<()> {
         .await
         .context("the data directory cannot be used")?;
     let (tail, frames) = scan(&boot, &agent).await?;
-    boot.scanned
-        .send(ScannedFrames { frames })
-        .await
-        .ok()
-        .context("the start was given up")?;
+    tell(&boot.scanned, ScannedFrames { frames }).await?;
     let input = boot.input.recv().await.context("the start was given up")?;
-    let ShardBoot {
-        listen,
-        ref ready,
-        id,
-        ..
-    } = boot;
-    let ready = ready.clone();
-    let (shard, messages, taken, old_segments) = build(boot, input, tail, agent).await?;
+    let (listen, id, ready) = (boot.listen, boot.id, boot.ready.clone());
+    let (shard, messages, mut taken, old_segments) = build(boot, input, tail, agent).await?;
     let committer = executor::spawn(Queue::Journal, Rc::clone(&shard).commit_loop());
-    let mut taken = taken;
     settle(&shard, &mut taken).await?;
+    tell(&ready, id).await?;
+    // Until every shard has come so far a crash goes back to what was there before, so nothing new
+    // may be taken in.
+    match messages.recv().await {
+        Some(ShardMessage::Serve) => {}
+        _ => return Ok(()),
+    }
     let listener = Listener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     let maintenance = executor::spawn(
         Queue::Background,
@@ -108,13 +105,13 @@ pub async fn run(boot: ShardBoot) -> Result<()> {
         Queue::Network,
         listener::accept_loop(Rc::clone(&shard), listener),
     );
-    ready
-        .send(id)
-        .await
-        .ok()
-        .context("the start was given up")?;
+    tell(&ready, id).await?;
     serve_messages(&shard, messages).await;
     stop(&shard, committer, maintenance).await
+}
+
+async fn tell<T>(to: &Sender<T>, what: T) -> Result<()> {
+    to.send(what).await.ok().context("the start was given up")
 }
 
 /// Reads back the journals that this shard looks after.
@@ -131,6 +128,11 @@ async fn scan(boot: &ShardBoot, agent: &Rc<FileAgent>) -> Result<(JournalTail, V
         boot.metrics.scan_bytes.add(scanned.bytes);
         if journal == own {
             tail = scanned.tail;
+        } else if let Some(previous) = scanned.tail.previous {
+            // What is served from here on must be on stable storage; nobody opens this one again.
+            let last = LogFile::open(segment_path(&dir, previous.segment), true).await?;
+            last.flush().await?;
+            last.close().await?;
         }
     }
     Ok((tail, frames))
@@ -161,6 +163,7 @@ async fn build(
     let own = JournalId::new(boot.id.get());
     rebuild_index(&index, &log, &boot.plan, &input.frames);
     index.covered.set(boot.plan.index_covered(own));
+    let pinned_runs = input.runs.iter().flat_map(RunDirectory::segments).collect();
     *index.runs.borrow_mut() = input.runs;
 
     let old = OldSegments::list(&boot, &agent).await?;
@@ -195,6 +198,7 @@ async fn build(
         reader: BlockReader::new(files, Rc::clone(&cache), Arc::clone(&metrics)),
         cache,
         noted_to: Cell::new(journal.flushed()),
+        first_segment: journal.active_segment(),
         journal,
         committer: Committer::default(),
         metadata: RefCell::new(boot.plan.metadata.clone()),
@@ -204,6 +208,8 @@ async fn build(
         control: boot.control,
         mesh: boot.mesh,
         agent,
+        dropped: RefCell::default(),
+        pinned_runs: RefCell::new([BTreeSet::new(), pinned_runs]),
         claims: RefCell::new(old.claims),
         recovery_start: Cell::new(JournalPos::default()),
         group_done: Notify::new(),
@@ -371,6 +377,7 @@ async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
             ShardMessage::Released { from, segments } => {
                 shard.claims.borrow_mut().release(from, &segments);
             }
+            ShardMessage::Serve => {}
             ShardMessage::Stop => return,
         }
     }
