@@ -150,7 +150,7 @@ impl Connection {
         while self.outbox.queued_bytes() > bytes && !self.closed.get() {
             self.outbox.drained.notified().await;
             // One wake-up lets one waiter through; each lets the next one look.
-            if self.outbox.queued_bytes() <= bytes {
+            if self.outbox.queued_bytes() <= bytes || self.closed.get() {
                 self.outbox.drained.notify();
             }
         }
@@ -265,3 +265,6 @@ async fn wait_writable(shard: &Rc<Shard>, connection: &Rc<Connection>) -> io::Re
 fn duration_us(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).expect("seconds in microseconds fit u64")
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,16 +3,19 @@
 //! A change is answered when it is durable and every shard has applied it, so that whoever made a
 //! topic can produce to it at once. Runs on the shard's executor.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use catena_core::metadata::{Command, Outcome, Topic};
+use catena_core::limits::PARTITION_RANGES_PER_TOPIC_MAX;
+use catena_core::metadata::{Command, MetadataState, Outcome, Topic};
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{CorrelationId, ProducerEpoch, ProducerId, TopicId};
-use catena_protocol::limits::METADATA_PAGE_TOPICS_MAX;
+use catena_protocol::limits::{METADATA_PAGE_RANGES_MAX, METADATA_PAGE_TOPICS_MAX};
 use catena_protocol::messages::{
     AlterTopicRequest, AlterTopicResponse, CreateTopicRequest, CreateTopicResponse,
     DeleteTopicRequest, DeleteTopicResponse, DescribeTopicRequest, DescribeTopicResponse,
-    InitProducerResponse, Message, MetadataRequest, MetadataResponse, TopicConfig, TopicInfo,
+    InitProducerResponse, Message, MetadataRequest, MetadataResponse, PartitionRange, TopicConfig,
+    TopicInfo,
 };
 use tracing::info;
 
@@ -23,6 +26,9 @@ use crate::limits::PRODUCER_IDS_PER_BLOCK;
 use crate::runtime::channel;
 use crate::runtime::clock;
 use crate::runtime::executor::Queue;
+
+// A page holds at least one topic, so that asking for page after page comes to an end.
+const _: () = assert!(PARTITION_RANGES_PER_TOPIC_MAX <= METADATA_PAGE_RANGES_MAX);
 
 /// Where an answer goes. As long as it exists it counts against the client's control credit.
 pub struct ReplyTo {
@@ -67,49 +73,86 @@ impl ReplyTo {
 /// Answers with topics, chains and nodes, a page at a time.
 pub fn metadata(shard: &Shard, to: &ReplyTo, request: &MetadataRequest) {
     let state = shard.metadata.borrow();
-    let (topics, next_page) = match &request.topics {
-        Some(names) => (names.iter().map(|name| lookup(shard, name)).collect(), None),
-        None => page(shard, request.page),
+    let page = match &request.topics {
+        Some(names) => named(&state, names),
+        None => Some(page(&state, request.page)),
     };
-    let ranges = topics
-        .iter()
-        .filter_map(|info| state.topic(info.id))
-        .flat_map(|topic| topic.ranges.iter().copied())
-        .collect();
+    let Some(page) = page else {
+        let message = format!(
+            "these topics are more than {METADATA_PAGE_TOPICS_MAX}, or have more than \
+             {METADATA_PAGE_RANGES_MAX} ranges; ask for fewer at once"
+        );
+        return to
+            .connection
+            .send_error(to.correlation, ErrorCode::RequestTooLarge, 0, &message);
+    };
     to.send(&MetadataResponse {
         version: state.version(),
         cluster_id: shard.node.cluster_id,
         nodes: state.nodes().cloned().collect(),
-        topics,
-        ranges,
+        topics: page.topics,
+        ranges: page.ranges,
         chains: state.chains().collect(),
-        next_page,
+        next_page: page.next,
     });
 }
 
-fn page(shard: &Shard, first: u32) -> (Vec<TopicInfo>, Option<u32>) {
-    let state = shard.metadata.borrow();
-    let mut rest = state.topics_from(TopicId::new(first));
-    let topics = rest
-        .by_ref()
-        .take(METADATA_PAGE_TOPICS_MAX)
-        .map(info_of)
-        .collect();
-    (topics, rest.next().map(|topic| topic.id.get()))
+/// What fits into one response.
+#[derive(Default)]
+struct Page {
+    topics: Vec<TopicInfo>,
+    ranges: Vec<PartitionRange>,
+    next: Option<u32>,
 }
 
-fn lookup(shard: &Shard, name: &str) -> TopicInfo {
-    let state = shard.metadata.borrow();
-    state.topic_by_name(name).map_or_else(
-        || TopicInfo {
-            name: name.to_owned(),
-            id: TopicId::new(0),
-            partitions: 0,
-            config: TopicConfig::default(),
-            error: ErrorCode::TopicNotFound,
-        },
-        info_of,
-    )
+impl Page {
+    /// Adds a topic with its ranges; false if there is no room for it.
+    fn add(&mut self, info: TopicInfo, ranges: &[PartitionRange]) -> bool {
+        let fits = self.topics.len() < METADATA_PAGE_TOPICS_MAX
+            && self.ranges.len() + ranges.len() <= METADATA_PAGE_RANGES_MAX;
+        if fits {
+            self.topics.push(info);
+            self.ranges.extend_from_slice(ranges);
+        }
+        fits
+    }
+}
+
+fn page(state: &MetadataState, first: u32) -> Page {
+    let mut page = Page::default();
+    for topic in state.topics_from(TopicId::new(first)) {
+        if !page.add(info_of(topic), &topic.ranges) {
+            page.next = Some(topic.id.get());
+            break;
+        }
+    }
+    page
+}
+
+/// The topics of these names, each once; none if they do not fit into one response.
+fn named(state: &MetadataState, names: &[String]) -> Option<Page> {
+    let mut page = Page::default();
+    let mut seen = BTreeSet::new();
+    for name in names.iter().filter(|name| seen.insert(name.as_str())) {
+        let fits = match state.topic_by_name(name) {
+            Some(topic) => page.add(info_of(topic), &topic.ranges),
+            None => page.add(not_found(name), &[]),
+        };
+        if !fits {
+            return None;
+        }
+    }
+    Some(page)
+}
+
+fn not_found(name: &str) -> TopicInfo {
+    TopicInfo {
+        name: name.to_owned(),
+        id: TopicId::new(0),
+        partitions: 0,
+        config: TopicConfig::default(),
+        error: ErrorCode::TopicNotFound,
+    }
 }
 
 fn info_of(topic: &Topic) -> TopicInfo {
@@ -280,3 +323,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Wake-ups and single values between tasks of one executor. Single-threaded: no atomics.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +14,17 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug, Default)]
 pub struct Notify {
     permit: Cell<bool>,
-    waiters: RefCell<Vec<Waker>>,
+    /// Those who wait, by the number of their registration, which only rises.
+    waiters: RefCell<Vec<(u64, Waker)>>,
+    registrations: Cell<u64>,
+}
+
+/// A wait for the permit of a [`Notify`]. Dropping it gives the wait up and leaves nothing behind.
+#[derive(Debug)]
+#[must_use = "a wait does nothing unless awaited"]
+pub struct Notified<'a> {
+    notify: &'a Notify,
+    registration: Option<u64>,
 }
 
 impl Notify {
@@ -29,25 +39,61 @@ impl Notify {
         self.permit.set(true);
         // Everyone is woken and the first to run takes the permit: a waiter that was cancelled
         // after being woken can then never swallow it.
-        for waiter in self.waiters.take() {
+        for (_, waiter) in self.waiters.take() {
             waiter.wake();
         }
     }
 
     /// Waits for the permit and takes it. Cancel-safe.
-    pub async fn notified(&self) {
-        poll_fn(|cx| self.poll_notified(cx)).await;
+    pub fn notified(&self) -> Notified<'_> {
+        Notified {
+            notify: self,
+            registration: None,
+        }
     }
 
-    fn poll_notified(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.permit.take() {
+    fn register(&self, registration: Option<u64>, waker: &Waker) -> u64 {
+        let mut waiters = self.waiters.borrow_mut();
+        if let Some(number) = registration
+            && let Ok(at) = waiters.binary_search_by_key(&number, |waiter| waiter.0)
+        {
+            waiters[at].1.clone_from(waker);
+            return number;
+        }
+        let number = self.registrations.get();
+        self.registrations.set(number + 1);
+        waiters.push((number, waker.clone()));
+        number
+    }
+
+    fn withdraw(&self, registration: u64) {
+        let mut waiters = self.waiters.borrow_mut();
+        let found = waiters.binary_search_by_key(&registration, |waiter| waiter.0);
+        let withdrawn = found.ok().map(|at| waiters.remove(at));
+        drop(waiters);
+        // The last waker of a task takes the task along, and that may wait here, too.
+        drop(withdrawn);
+    }
+}
+
+impl Future for Notified<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.notify.permit.take() {
             return Poll::Ready(());
         }
-        let mut waiters = self.waiters.borrow_mut();
-        if !waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
-            waiters.push(cx.waker().clone());
-        }
+        let number = self.notify.register(self.registration, cx.waker());
+        self.registration = Some(number);
         Poll::Pending
+    }
+}
+
+impl Drop for Notified<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.registration {
+            self.notify.withdraw(number);
+        }
     }
 }
 
@@ -138,5 +184,34 @@ impl<T> Future for OneshotReceiver<T> {
         }
         slot.waiter = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_was_given_up_leaves_no_waker_behind() {
+        let notify = Notify::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut kept = notify.notified();
+        assert!(Pin::new(&mut kept).poll(&mut context).is_pending());
+        for _ in 0..1000 {
+            let mut given_up = notify.notified();
+            assert!(Pin::new(&mut given_up).poll(&mut context).is_pending());
+            assert!(Pin::new(&mut given_up).poll(&mut context).is_pending());
+        }
+        assert_eq!(notify.waiters.borrow().len(), 1, "only the one that waits");
+        notify.notify();
+        assert!(Pin::new(&mut kept).poll(&mut context).is_ready());
+        let mut next = notify.notified();
+        assert!(Pin::new(&mut next).poll(&mut context).is_pending());
+        drop(kept);
+        assert_eq!(
+            notify.waiters.borrow().len(),
+            1,
+            "a late drop takes no one else's"
+        );
     }
 }

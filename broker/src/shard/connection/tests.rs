@@ -1,0 +1,42 @@
+//! Closing a connection lets go of everyone who waits for it.
+
+use std::net::TcpListener;
+
+use super::*;
+use crate::runtime::executor::spawn;
+use crate::runtime::testing::run;
+
+async fn connection(listener: &TcpListener) -> Rc<Connection> {
+    let address = listener.local_addr().expect("it listens");
+    let socket = Conn::connect(address).await.expect("it accepts");
+    Rc::new(Connection::new(
+        1,
+        Rc::new(socket),
+        Principal::Anonymous,
+        Rc::default(),
+    ))
+}
+
+#[test]
+fn everyone_who_waits_for_room_leaves_when_the_connection_closes() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    run(move || async move {
+        let connection = connection(&listener).await;
+        connection.send(vec![0; 1 << 20]);
+        let waiting: Vec<_> = (0..8)
+            .map(|bytes| {
+                let connection = Rc::clone(&connection);
+                spawn(Queue::Control, async move {
+                    connection.drained_to(bytes).await;
+                })
+            })
+            .collect();
+        executor::yield_now().await;
+        connection.close();
+        for task in waiting {
+            clock::timeout(Duration::from_secs(10), task)
+                .await
+                .expect("no one waits for a closed connection");
+        }
+    });
+}
