@@ -22,7 +22,9 @@ use tracing::{info, warn};
 
 use crate::boot::BootPlan;
 use crate::journal::{Journal, JournalConfig, recovery};
-use crate::limits::{METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES};
+use crate::limits::{
+    LEDGER_IDLE, METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES,
+};
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::{self, Receiver, Sender};
 use crate::runtime::clock;
@@ -150,7 +152,7 @@ impl ControlPlane {
         requests: Receiver<ControlRequest>,
         shards: Vec<Sender<ShardMessage>>,
     ) -> Result<()> {
-        while let Some(ControlRequest::Propose { command, reply }) = requests.recv().await {
+        while let Some(ControlRequest::Propose { command, reply }) = self.next(&requests).await {
             let outcome = self.commit(&command).await;
             if outcome.is_ok() {
                 tell(&shards, &command).await;
@@ -166,6 +168,18 @@ impl ControlPlane {
         }
         self.journal.close().await?;
         Ok(())
+    }
+
+    /// The next request; notes in the flush ledger how far the journal is flushed when none comes.
+    async fn next(&self, requests: &Receiver<ControlRequest>) -> Option<ControlRequest> {
+        if self.journal.ledger_is_behind() && !self.journal.is_latched() {
+            if let Ok(request) = clock::timeout(LEDGER_IDLE, requests.recv()).await {
+                return request;
+            }
+            // A failure latches the journal, and the next command reports it.
+            let _ = self.journal.note_idle().await;
+        }
+        requests.recv().await
     }
 
     /// Writes a snapshot, so that the next start replays little, and frees what it replaces.

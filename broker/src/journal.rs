@@ -190,6 +190,7 @@ impl Journal {
             metrics,
         });
         journal.write_pending_header().await?;
+        journal.note_idle().await?;
         Ok(journal)
     }
 

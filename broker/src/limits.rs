@@ -92,6 +92,9 @@ pub const IN_PLACE_BYTES_MIN: usize = 128 << 10;
 /// Produce bytes that may wait on a shard before it stops reading from producers.
 pub const PRODUCE_PENDING_BYTES_MAX: usize = 128 << 20;
 
+/// How long a journal must be idle before its flush ledger is written.
+pub const LEDGER_IDLE: Duration = Duration::from_millis(5);
+
 /// A frame that has begun must be complete within this time, and a second more for each of so many
 /// of its bytes.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);

@@ -167,15 +167,14 @@ impl Shard {
 
     /// What a client is told of a partition that is not on this shard.
     pub fn not_here(&self, tp: TopicPartition) -> (ErrorCode, u64) {
-        match self.metadata.borrow().chain_of(tp) {
-            Some(chain) => match self.owner_of(chain) {
-                owner if owner != self.id => {
-                    let node = u64::from(self.node.node.get());
-                    (ErrorCode::NotOwner, node << 32 | u64::from(owner.get()))
-                }
-                _ => (ErrorCode::UnknownPartition, 0),
-            },
-            None => (ErrorCode::UnknownPartition, 0),
+        let metadata = self.metadata.borrow();
+        match metadata.chain_of(tp).map(|chain| self.owner_of(chain)) {
+            Some(owner) if owner != self.id => {
+                let node = u64::from(self.node.node.get());
+                (ErrorCode::NotOwner, node << 32 | u64::from(owner.get()))
+            }
+            None if metadata.topic(tp.topic).is_none() => (ErrorCode::TopicNotFound, 0),
+            Some(_) | None => (ErrorCode::UnknownPartition, 0),
         }
     }
 

@@ -11,7 +11,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use catena_core::admission::Admission;
@@ -30,12 +29,9 @@ use super::assembler::{Assembler, FilledBlock};
 use super::connection::Connection;
 use super::produce::{self, Pending};
 use crate::journal::{CommittedBlock, JournalError};
-use crate::limits::PRODUCE_PENDING_BYTES_MAX;
+use crate::limits::{LEDGER_IDLE, PRODUCE_PENDING_BYTES_MAX};
 use crate::runtime::channel::{Notify, OneshotReceiver, OneshotSender, oneshot};
 use crate::runtime::clock;
-
-/// How long the journal must be idle before the flush ledger is written.
-const LEDGER_IDLE: Duration = Duration::from_millis(5);
 
 /// Where a journal record landed.
 #[derive(Debug, Clone, Copy)]
