@@ -113,7 +113,7 @@ pub const HELLO_BYTES_MAX: usize = 64 << 10;
 /// Payload of one fetch response at the most, whatever the client asks for.
 pub const FETCH_RESPONSE_BYTES_MAX: usize = 8 << 20;
 
-/// Bytes queued on a connection before its fetch sessions wait.
+/// Bytes of fetch responses of a connection, queued or being put together, before its sessions wait.
 pub const FETCH_QUEUED_BYTES_MAX: usize = 4 << 20;
 
 /// Fetch sessions of one connection, and requests of one session that may wait.
@@ -128,6 +128,10 @@ pub const GATHER_SLICE_BYTES_MAX: usize = 4 << 10;
 
 /// Chunks of old data read ahead of a reader.
 pub const READ_AHEAD_CHUNKS: usize = 3;
+
+/// Bytes of blocks that a shard reads from disk at once: reads ahead are left out beyond it, others
+/// wait.
+pub const READ_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
 /// Gaps between wanted blocks up to this size are read along.
 pub const READ_GAP_BYTES_MAX: u32 = 64 << 10;

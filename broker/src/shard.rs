@@ -31,6 +31,7 @@ use crate::runtime::file::FileAgent;
 
 pub mod access;
 pub mod assembler;
+pub mod budget;
 pub mod checkpointer;
 pub mod claims;
 pub mod committer;
@@ -199,6 +200,11 @@ impl Shard {
         }
     }
 
+    /// Whether a topic exists. The partitions of one that was deleted are here a little longer.
+    pub fn has_topic(&self, topic: TopicId) -> bool {
+        self.metadata.borrow().topic(topic).is_some()
+    }
+
     /// The item of a fetch response for a partition at an offset; an error item if the session
     /// cannot read there.
     pub fn partition_item(&self, tp: TopicPartition, from: Offset) -> Result<FetchItem, FetchItem> {
@@ -209,7 +215,7 @@ impl Shard {
             ..FetchItem::default()
         };
         let log = self.log.borrow();
-        let Some(partition) = log.partition(tp) else {
+        let Some(partition) = log.partition(tp).filter(|_| self.has_topic(tp.topic)) else {
             let (error, detail) = self.not_here(tp);
             item.error = error;
             item.high_watermark = Offset::new(detail);
@@ -281,6 +287,11 @@ impl Shard {
             .committed_control(chain, lsn, kind, body);
         let dropped = applied.expect("a control frame that this shard built is well formed");
         if !dropped.is_empty() {
+            let watchers = self.watchers.borrow();
+            for partition in &dropped {
+                let waiting = watchers.get(&partition.tp).into_iter().flatten();
+                waiting.for_each(|session| session.mark_ready(partition.tp));
+            }
             self.dropped.borrow_mut().extend(dropped);
             self.maintenance.notify();
         }

@@ -24,7 +24,9 @@ use super::access::Principal;
 use super::fetch::FetchSession;
 use super::outbox::{Front, Outbox};
 use super::{Shard, requests};
-use crate::limits::{CONTROL_CREDIT_REQUESTS, PRODUCE_CREDIT_BYTES, SLOW_SEND_CLOSE};
+use crate::limits::{
+    CONTROL_CREDIT_REQUESTS, FETCH_QUEUED_BYTES_MAX, PRODUCE_CREDIT_BYTES, SLOW_SEND_CLOSE,
+};
 use crate::runtime::channel::Notify;
 use crate::runtime::clock;
 use crate::runtime::executor::{self, Queue};
@@ -49,6 +51,9 @@ pub struct Connection {
     controls: Cell<u32>,
     credit: Notify,
     park: Notify,
+    /// Bytes of fetch responses that are being put together.
+    gathering_bytes: Cell<usize>,
+    fetch_room: Notify,
     stalled: Cell<bool>,
     closed: Cell<bool>,
 }
@@ -67,6 +72,8 @@ impl Connection {
             controls: Cell::new(0),
             credit: Notify::new(),
             park: Notify::new(),
+            gathering_bytes: Cell::new(0),
+            fetch_room: Notify::new(),
             stalled: Cell::new(false),
             closed: Cell::new(false),
         }
@@ -156,6 +163,45 @@ impl Connection {
         }
     }
 
+    /// Begins a fetch response, whose bytes count against the connection's room for them.
+    pub fn gathering(&self) -> Gathering<'_> {
+        Gathering {
+            connection: self,
+            bytes: 0,
+        }
+    }
+
+    /// Whether another partition may be read for a fetch response.
+    pub fn has_fetch_room(&self) -> bool {
+        self.fetch_bytes() < FETCH_QUEUED_BYTES_MAX
+    }
+
+    /// Whether half of the room for fetch responses is used.
+    pub fn is_fetch_crowded(&self) -> bool {
+        self.fetch_bytes() > FETCH_QUEUED_BYTES_MAX / 2
+    }
+
+    /// Waits until there is room for fetch responses again.
+    pub async fn fetch_room(&self) {
+        while !self.has_fetch_room() && !self.closed.get() {
+            self.fetch_room.notified().await;
+            // One wake-up lets one waiter through; each lets the next one look.
+            if self.has_fetch_room() || self.closed.get() {
+                self.fetch_room.notify();
+            }
+        }
+    }
+
+    /// Bytes that are queued or of which a fetch response is being put together.
+    fn fetch_bytes(&self) -> usize {
+        self.outbox.queued_bytes() + self.gathering_bytes.get()
+    }
+
+    fn note_sent(&self, bytes: usize) {
+        self.outbox.advance(bytes);
+        self.fetch_room.notify();
+    }
+
     /// Whether the connection is going down.
     pub fn is_closed(&self) -> bool {
         self.closed.get()
@@ -174,6 +220,7 @@ impl Connection {
             self.outbox.drained.notify();
             self.credit.notify();
             self.park.notify();
+            self.fetch_room.notify();
             for session in self.sessions.borrow().values() {
                 session.close();
             }
@@ -184,6 +231,30 @@ impl Connection {
     pub fn park(&self) {
         self.outbox.park();
         self.park.notify();
+    }
+}
+
+/// The bytes of one fetch response that is being put together.
+pub struct Gathering<'a> {
+    connection: &'a Connection,
+    bytes: usize,
+}
+
+impl Gathering<'_> {
+    /// Sets what the response holds or is about to read.
+    pub fn set(&mut self, bytes: usize) {
+        let total = &self.connection.gathering_bytes;
+        total.set(total.get() - self.bytes + bytes);
+        if bytes < self.bytes {
+            self.connection.fetch_room.notify();
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -221,7 +292,7 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
             }
             Front::Ready => {
                 match outbox.with_slices(|slices| connection.socket.try_send(slices)) {
-                    Ok(sent) => outbox.advance(sent),
+                    Ok(sent) => connection.note_sent(sent),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         wait_writable(shard, connection).await?;
                     }
@@ -258,7 +329,7 @@ async fn wait_writable(shard: &Rc<Shard>, connection: &Rc<Connection>) -> io::Re
         }
     };
     connection.stalled.set(false);
-    connection.outbox.advance(sent?);
+    connection.note_sent(sent?);
     Ok(())
 }
 

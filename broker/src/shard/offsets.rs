@@ -55,7 +55,8 @@ fn reply(to: &ReplyTo, items: Vec<ListOffsetsResult>) {
 
 fn end_of(shard: &Shard, item: &ListOffsetsItem) -> ListOffsetsResult {
     let log = shard.log.borrow();
-    match log.partition(item.tp()) {
+    let partition = log.partition(item.tp());
+    match partition.filter(|_| shard.has_topic(item.topic)) {
         None => refused(item.tp(), shard.not_here(item.tp())),
         Some(partition) => found(
             item.tp(),
@@ -74,6 +75,7 @@ async fn at_time(shard: &Rc<Shard>, tp: TopicPartition, at_ms: i64) -> ListOffse
         .log
         .borrow()
         .partition(tp)
+        .filter(|_| shard.has_topic(tp.topic))
         .map(|p| (p.log_start, p.high_watermark));
     let Some((log_start, high_watermark)) = ends else {
         return refused(tp, shard.not_here(tp));

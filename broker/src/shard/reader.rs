@@ -17,11 +17,13 @@ use catena_core::block::parse_block;
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 use catena_core::index::Extent;
 use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+use catena_protocol::ids::Offset;
 
+use super::budget::{Budget, Charge};
 use super::files::{OpenSegment, SegmentFiles};
 use super::outbox::{BlockSlice, ParkedSlice};
 use crate::cache::{BlockCache, CachedBytes};
-use crate::limits::{READ_AHEAD_CHUNKS, READ_GAP_BYTES_MAX};
+use crate::limits::{READ_AHEAD_CHUNKS, READ_BYTES_IN_FLIGHT_MAX, READ_GAP_BYTES_MAX};
 use crate::metrics::ShardMetrics;
 use crate::runtime::buffer::Buffer;
 use crate::runtime::channel::Notify;
@@ -46,6 +48,24 @@ pub enum ReadError {
         /// What does not fit.
         reason: String,
     },
+    /// No block holds these offsets.
+    #[error("offsets {from} to {next} are lost")]
+    Missing {
+        /// The first of them.
+        from: Offset,
+        /// The offset after them.
+        next: Offset,
+    },
+}
+
+impl ReadError {
+    /// The file system's refusal to read a place.
+    pub fn io(place: BlockLocation, error: &io::Error) -> ReadError {
+        ReadError::Io {
+            place,
+            reason: error.to_string(),
+        }
+    }
 }
 
 /// A read under way, which others can wait for.
@@ -73,6 +93,7 @@ pub struct BlockReader {
     pub files: SegmentFiles,
     cache: Rc<RefCell<BlockCache>>,
     loading: RefCell<BTreeMap<ChunkStart, (Chunk, Rc<Loading>)>>,
+    in_flight: Rc<Budget>,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -87,6 +108,7 @@ impl BlockReader {
             files,
             cache,
             loading: RefCell::default(),
+            in_flight: Budget::new(READ_BYTES_IN_FLIGHT_MAX),
             metrics,
         })
     }
@@ -101,31 +123,41 @@ impl BlockReader {
             .next()
             .expect("a reader asks for at least one extent")
             .block;
-        let cached = self.cache.borrow_mut().get(place);
-        let chunks = plan_chunks(extents, 1 + READ_AHEAD_CHUNKS);
-        if let Some(bytes) = cached {
-            self.metrics.cache_hits.add(1);
+        let mut chunks = plan_chunks(extents, 1 + READ_AHEAD_CHUNKS).into_iter();
+        let first = chunks.next().expect("the first extent starts a chunk");
+        let cached = self.cached(place);
+        // Before what is read ahead, so that it is not what has to wait.
+        let loading = cached.is_none().then(|| self.load(first));
+        for chunk in chunks.filter(|chunk| !self.is_cached(*chunk)) {
+            self.load_ahead(chunk);
+        }
+        match (cached, loading) {
             // The first chunk counts as here although its later blocks may not be: the read that
             // brought this one brought them, too.
-            for chunk in chunks
-                .into_iter()
-                .skip(1)
-                .filter(|chunk| !self.is_cached(*chunk))
-            {
-                self.load(chunk);
+            (Some(bytes), _) => Ok(bytes),
+            (None, loading) => {
+                self.metrics.cache_misses.add(1);
+                let loading = loading.expect("a block that is not cached is being read");
+                self.loaded(place, first, &loading).await
             }
-            return Ok(bytes);
         }
-        self.metrics.cache_misses.add(1);
-        let mut first = None;
-        for chunk in chunks {
-            if first.is_some() && self.is_cached(chunk) {
-                continue;
-            }
-            let loading = self.load(chunk);
-            first.get_or_insert((chunk, loading));
+    }
+
+    /// The block, if it is in memory.
+    pub fn cached(&self, place: BlockLocation) -> Option<CachedBytes> {
+        let cached = self.cache.borrow_mut().get(place);
+        if cached.is_some() {
+            self.metrics.cache_hits.add(1);
         }
-        let (chunk, loading) = first.expect("the first extent starts a chunk");
+        cached
+    }
+
+    async fn loaded(
+        &self,
+        place: BlockLocation,
+        chunk: Chunk,
+        loading: &Loading,
+    ) -> Result<CachedBytes, ReadError> {
         loop {
             let result = loading.result.borrow().clone();
             match result {
@@ -142,7 +174,7 @@ impl BlockReader {
                     if chunk == alone {
                         return Err(error);
                     }
-                    return self.read_chunk(alone).await;
+                    return self.read_charged(alone, None).await;
                 }
             }
         }
@@ -151,8 +183,8 @@ impl BlockReader {
     /// One block outside of any sequence (an index page).
     pub async fn single(self: &Rc<Self>, place: BlockLocation) -> Result<CachedBytes, ReadError> {
         let extent = Extent {
-            base_offset: catena_protocol::ids::Offset::new(0),
-            end_offset: catena_protocol::ids::Offset::new(0),
+            base_offset: Offset::new(0),
+            end_offset: Offset::new(0),
             block: place,
             offset_in_block: 0,
             bytes: place.bytes,
@@ -207,19 +239,34 @@ impl BlockReader {
 
     /// Starts a read, or joins the one that covers it.
     fn load(self: &Rc<Self>, chunk: Chunk) -> Rc<Loading> {
-        let key = (chunk.journal, chunk.segment, chunk.start);
-        if let Some((running, loading)) = self.loading.borrow().get(&key)
-            && running.bytes >= chunk.bytes
+        let running = self.running(chunk);
+        running.unwrap_or_else(|| self.start(chunk, None))
+    }
+
+    /// Starts a read unless it is under way or too much is being read already.
+    fn load_ahead(self: &Rc<Self>, chunk: Chunk) {
+        if self.running(chunk).is_none()
+            && let Some(charge) = self.in_flight.try_charge(to_usize(chunk.bytes))
         {
-            return Rc::clone(loading);
+            self.start(chunk, Some(charge));
         }
+    }
+
+    fn running(&self, chunk: Chunk) -> Option<Rc<Loading>> {
+        let loading = self.loading.borrow();
+        let (running, loading) = loading.get(&chunk.key())?;
+        (running.bytes >= chunk.bytes).then(|| Rc::clone(loading))
+    }
+
+    fn start(self: &Rc<Self>, chunk: Chunk, charge: Option<Charge>) -> Rc<Loading> {
+        let key = chunk.key();
         let loading = Rc::new(Loading::default());
         self.loading
             .borrow_mut()
             .insert(key, (chunk, Rc::clone(&loading)));
         let (reader, result) = (Rc::clone(self), Rc::clone(&loading));
         let read = async move {
-            let read = reader.read_chunk(chunk).await;
+            let read = reader.read_charged(chunk, charge).await;
             let mut running = reader.loading.borrow_mut();
             if running
                 .get(&key)
@@ -235,12 +282,26 @@ impl BlockReader {
         loading
     }
 
+    /// Reads within the budget for reads in flight, waiting for it if need be.
+    async fn read_charged(
+        &self,
+        chunk: Chunk,
+        charge: Option<Charge>,
+    ) -> Result<CachedBytes, ReadError> {
+        let _charge = match charge {
+            Some(charge) => charge,
+            None => {
+                let mut charge = self.in_flight.charge();
+                charge.grow(to_usize(chunk.bytes)).await;
+                charge
+            }
+        };
+        self.read_chunk(chunk).await
+    }
+
     async fn read_chunk(&self, chunk: Chunk) -> Result<CachedBytes, ReadError> {
         let place = chunk.place();
-        let io = |error: io::Error| ReadError::Io {
-            place,
-            reason: error.to_string(),
-        };
+        let io = |error: io::Error| ReadError::io(place, &error);
         let segment = self
             .files
             .open(chunk.journal, chunk.segment)
@@ -272,6 +333,10 @@ impl BlockReader {
 }
 
 impl Chunk {
+    fn key(self) -> ChunkStart {
+        (self.journal, self.segment, self.start)
+    }
+
     fn place(self) -> BlockLocation {
         BlockLocation {
             journal: self.journal,

@@ -1,5 +1,6 @@
 //! A whole broker in this process, spoken to frame by frame.
 
+mod fetch;
 mod support;
 
 use catena_protocol::error::ErrorCode;

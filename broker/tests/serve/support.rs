@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use catena_protocol::ids::{
     CorrelationId, Durability, Offset, PartitionId, SessionId, ShardId, TopicId,
 };
 use catena_protocol::messages::{
-    AckItem, AckView, CreateTopicRequest, CreateTopicResponse, DescribeTopicRequest,
-    DescribeTopicResponse, ErrorResponse, FetchInterest, FetchItem, FetchRequest, FetchView,
-    HelloRequest, ProduceItem, Purpose, TopicConfig, encode_produce_header,
+    AckItem, AckView, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
+    DescribeTopicRequest, DescribeTopicResponse, ErrorResponse, FetchInterest, FetchItem,
+    FetchRequest, FetchView, HelloRequest, ProduceItem, Purpose, TopicConfig,
+    encode_produce_header,
 };
 use catena_protocol::record::Record;
 use tempfile::TempDir;
@@ -36,6 +38,17 @@ impl TestBroker {
 
     pub(crate) fn restart(self, shards: usize) -> TestBroker {
         self.broker.stop().expect("a clean stop");
+        let broker = start_in(&self.dir, shards);
+        TestBroker {
+            dir: self.dir,
+            broker,
+        }
+    }
+
+    /// Restarts after `change` was made to the data directory.
+    pub(crate) fn restart_after(self, shards: usize, change: impl FnOnce(&Path)) -> TestBroker {
+        self.broker.stop().expect("a clean stop");
+        change(self.dir.path());
         let broker = start_in(&self.dir, shards);
         TestBroker {
             dir: self.dir,
@@ -151,6 +164,16 @@ impl Peer {
         CreateTopicResponse::decode(&header).expect("a topic").topic
     }
 
+    pub(crate) fn delete_topic(&mut self, name: &str) {
+        let request = DeleteTopicRequest {
+            name: name.to_owned(),
+        };
+        let mut frame = Vec::new();
+        request.encode(self.correlation(), &mut frame);
+        self.send(&frame);
+        self.expect(Api::DeleteTopic);
+    }
+
     /// Produces and waits for all acks.
     pub(crate) fn produce(&mut self, batches: &[(TopicId, u32, &[u8])]) -> Vec<AckItem> {
         let items: Vec<ProduceItem> = batches
@@ -190,7 +213,6 @@ impl Peer {
         at: u32,
         from: Offset,
     ) -> (Vec<FetchItem>, Vec<u8>) {
-        let correlation = self.correlation();
         let request = FetchRequest {
             session: SessionId(1),
             max_wait_ms: 5_000,
@@ -204,9 +226,24 @@ impl Peer {
             }],
             ..FetchRequest::default()
         };
+        self.fetch_with(&request)
+    }
+
+    /// Sends a fetch request and waits for its answer.
+    pub(crate) fn fetch_with(&mut self, request: &FetchRequest) -> (Vec<FetchItem>, Vec<u8>) {
+        self.send_fetch(request);
+        self.receive_fetch()
+    }
+
+    pub(crate) fn send_fetch(&mut self, request: &FetchRequest) -> CorrelationId {
+        let correlation = self.correlation();
         let mut frame = Vec::new();
         request.encode(correlation, &mut frame);
         self.send(&frame);
+        correlation
+    }
+
+    pub(crate) fn receive_fetch(&mut self) -> (Vec<FetchItem>, Vec<u8>) {
         let (prefix, header, payload) = self.receive();
         assert_eq!(
             Api::from_wire(prefix.api),

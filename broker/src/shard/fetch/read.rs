@@ -1,0 +1,225 @@
+//! Reads what a fetch session wants of one partition: slices of blocks, in offset order.
+//!
+//! Invariant: what is returned has no hole in it. An offset that no block holds, or whose block is
+//! damaged, ends what is returned; if nothing was read before it, it is an error that names the
+//! next offset that may be readable. Runs on the shard's executor, in the session's task.
+
+use std::rc::Rc;
+
+use catena_core::index::Extent;
+use catena_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use catena_protocol::ids::Offset;
+
+use super::session::{FetchSession, Position};
+use crate::cache::CachedBytes;
+use crate::limits::FETCH_EXTENTS_AHEAD;
+use crate::shard::Shard;
+use crate::shard::outbox::BlockSlice;
+use crate::shard::reader::ReadError;
+
+/// What was read of a partition.
+pub(super) struct PartitionRead {
+    pub(super) slices: Vec<BlockSlice>,
+    /// The offset after the slices.
+    pub(super) next: Offset,
+}
+
+/// Why nothing could be read.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// What is stored there is damaged or gone; the next offset that may be readable.
+    Lost { cause: ReadError, next: Offset },
+    /// It could not be read now, which says nothing about what is stored.
+    Failed(ReadError),
+}
+
+impl Unreadable {
+    fn new(cause: ReadError, next: Offset) -> Unreadable {
+        match cause {
+            ReadError::Io { .. } => Unreadable::Failed(cause),
+            ReadError::Corrupt { .. } | ReadError::Missing { .. } => {
+                Unreadable::Lost { cause, next }
+            }
+        }
+    }
+}
+
+/// How much is wanted of a partition.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// Records below are committed.
+    pub(super) high_watermark: Offset,
+    /// At most so many bytes, but at least one batch.
+    pub(super) bytes_max: usize,
+}
+
+/// Slices of a partition from a position on. What is returned is worthless if the position is not
+/// current any more.
+pub(super) async fn partition(
+    shard: &Rc<Shard>,
+    session: &FetchSession,
+    position: &Position,
+    wanted: Wanted,
+) -> Result<PartitionRead, Unreadable> {
+    let mut slices = Vec::new();
+    let mut next = position.offset;
+    let mut taken = 0;
+    while taken < wanted.bytes_max && next < wanted.high_watermark && session.is_current(position) {
+        let rest = Wanted {
+            bytes_max: wanted.bytes_max - taken,
+            ..wanted
+        };
+        let at = At {
+            position,
+            offset: next,
+            is_first: taken == 0,
+        };
+        match slice(shard, session, at, rest).await {
+            Ok(Some((slice, end))) => {
+                taken += slice.bytes.bytes;
+                next = end;
+                slices.push(slice);
+            }
+            Ok(None) => break,
+            // What came before it is sent, and the next read begins with it.
+            Err(_) if taken > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(PartitionRead { slices, next })
+}
+
+#[derive(Clone, Copy)]
+struct At<'a> {
+    position: &'a Position,
+    offset: Offset,
+    /// Whether nothing was read before.
+    is_first: bool,
+}
+
+/// The next slice and the offset after it; none if no whole batch fits.
+async fn slice(
+    shard: &Rc<Shard>,
+    session: &FetchSession,
+    at: At<'_>,
+    wanted: Wanted,
+) -> Result<Option<(BlockSlice, Offset)>, Unreadable> {
+    let extent = extent(shard, session, at, wanted.high_watermark).await?;
+    let unreadable = |cause| Unreadable::new(cause, extent.end_offset);
+    let block = block(shard, session, at.position, &extent)
+        .await
+        .map_err(unreadable)?;
+    let files = &shard.reader.files;
+    let segment = files
+        .open(extent.block.journal, extent.block.segment)
+        .await
+        .map_err(|error| unreadable(ReadError::io(extent.block, &error)))?;
+    let cut = cut(&extent, &block, at.offset, wanted.bytes_max, at.is_first);
+    let Some((bytes, start, next)) = cut else {
+        if at.is_first {
+            let reason = format!("no batch of it holds offset {}", at.offset);
+            let place = extent.block;
+            return Err(unreadable(ReadError::Corrupt { place, reason }));
+        }
+        return Ok(None);
+    };
+    let slice = BlockSlice {
+        bytes,
+        segment,
+        offset: extent.block.offset + extent.offset_in_block + start,
+    };
+    Ok(Some((slice, next)))
+}
+
+/// The extent that holds an offset below the high watermark.
+async fn extent(
+    shard: &Rc<Shard>,
+    session: &FetchSession,
+    at: At<'_>,
+    high_watermark: Offset,
+) -> Result<Extent, Unreadable> {
+    let At {
+        position, offset, ..
+    } = at;
+    if let Some(extent) = session.ahead(position, offset) {
+        return Ok(extent);
+    }
+    let tp = position.tp;
+    let found = shard.extents_from(tp, offset, FETCH_EXTENTS_AHEAD).await;
+    let extents = found.map_err(|error| {
+        // What the page would have said is unknown up to where the index in memory begins.
+        let mem = shard.index.mem.borrow();
+        let recent = mem.floor(tp, offset).first();
+        Unreadable::new(error, recent.map_or(high_watermark, |e| e.base_offset))
+    })?;
+    match extents.first().copied() {
+        Some(first) if first.base_offset <= offset => {
+            session.keep_ahead(position, extents);
+            Ok(first)
+        }
+        later => {
+            let next = later.map_or(high_watermark, |extent| extent.base_offset);
+            let from = offset;
+            Err(Unreadable::new(ReadError::Missing { from, next }, next))
+        }
+    }
+}
+
+/// The block of an extent. Only a reader of old data pays for reading ahead.
+async fn block(
+    shard: &Rc<Shard>,
+    session: &FetchSession,
+    position: &Position,
+    extent: &Extent,
+) -> Result<CachedBytes, ReadError> {
+    if !session.is_cold(position) {
+        if let Some(bytes) = shard.reader.cached(extent.block) {
+            return Ok(bytes);
+        }
+        session.set_cold(position, true);
+    }
+    let ahead = session.all_ahead(position);
+    let along = ahead
+        .into_iter()
+        .filter(|next| next.base_offset > extent.base_offset);
+    let extents = std::iter::once(*extent).chain(along);
+    shard.reader.block(extents).await
+}
+
+/// The part of an extent from the batch that holds `from`: whole batches, at most `room` bytes
+/// (one batch at least if `must`). Gives the bytes, where they start in the extent, and the offset
+/// after them.
+fn cut(
+    extent: &Extent,
+    block: &CachedBytes,
+    from: Offset,
+    room: usize,
+    must: bool,
+) -> Option<(CachedBytes, u32, Offset)> {
+    let start = usize::try_from(extent.offset_in_block).expect("u32 fits usize");
+    let len = usize::try_from(extent.bytes).expect("u32 fits usize");
+    let whole = block.slice(start, len);
+    if from <= extent.base_offset && len <= room {
+        return Some((whole, 0, extent.end_offset));
+    }
+    let bytes = whole.as_slice();
+    let (mut begin, mut end, mut next) = (None, 0, from);
+    let mut at = 0;
+    while at + BATCH_HEADER_BYTES <= len {
+        let header = BatchHeader::decode(&bytes[at..]).ok()?;
+        let batch_bytes = usize::try_from(header.length).expect("u32 fits usize");
+        if header.next_offset() > from {
+            let first = *begin.get_or_insert(at);
+            let fits = at + batch_bytes - first <= room || (must && at == first);
+            if !fits {
+                break;
+            }
+            end = at + batch_bytes;
+            next = header.next_offset();
+        }
+        at += batch_bytes;
+    }
+    let begin = begin.filter(|begin| end > *begin)?;
+    let skipped = u32::try_from(begin).expect("an extent is below 1 MiB");
+    Some((whole.slice(begin, end - begin), skipped, next))
+}
