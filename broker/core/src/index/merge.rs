@@ -126,6 +126,8 @@ struct Input {
     page_index: usize,
     page: Option<RunPage>,
     extent_index: usize,
+    /// Key and value at `extent_index`, so that comparing inputs decodes nothing.
+    current: Option<(RunKey, super::Extent)>,
 }
 
 impl Input {
@@ -134,21 +136,30 @@ impl Input {
     }
 
     fn key(&self) -> Option<RunKey> {
-        let (tp, extent) = self.page.as_ref()?.get(self.extent_index)?;
-        Some((tp, extent.base_offset))
+        self.current.map(|(key, _)| key)
+    }
+
+    fn take(&mut self, page: RunPage) {
+        self.page = Some(page);
+        self.extent_index = 0;
+        self.load();
     }
 
     fn advance(&mut self) {
         self.extent_index += 1;
-        if self
-            .page
-            .as_ref()
-            .is_some_and(|page| self.extent_index == page.len())
-        {
+        self.load();
+        if self.current.is_none() {
             self.page = None;
             self.page_index += 1;
-            self.extent_index = 0;
         }
+    }
+
+    fn load(&mut self) {
+        let found = self
+            .page
+            .as_ref()
+            .and_then(|page| page.get(self.extent_index));
+        self.current = found.map(|(tp, extent)| ((tp, extent.base_offset), extent));
     }
 }
 
@@ -184,6 +195,7 @@ impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
             page_index: 0,
             page: None,
             extent_index: 0,
+            current: None,
         };
         let inputs = runs.iter().map(input).collect();
         Self {
@@ -256,7 +268,7 @@ impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
                 found,
             });
         }
-        input.page = Some(decoded);
+        input.take(decoded);
         Ok(())
     }
 
@@ -268,7 +280,7 @@ impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
             .filter_map(|(index, input)| Some((index, input.key()?)))
             .min_by_key(|(_, key)| *key)?;
         let input = &mut self.inputs[index];
-        let smallest = input.page.as_ref()?.get(input.extent_index);
+        let smallest = input.current.map(|((tp, _), extent)| (tp, extent));
         input.advance();
         smallest
     }
