@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use catena_client::Client;
 use rustix::process::{Pid, Signal, kill_process};
@@ -103,7 +102,7 @@ impl Broker {
             .append(true)
             .open(self.log_path())
             .expect("a log file");
-        let mut child = program()
+        let child = program()
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(["--listen", &self.listen, "--admin", "127.0.0.1:0"])
@@ -115,11 +114,13 @@ impl Broker {
             .stderr(log)
             .spawn()
             .expect("the broker program can be run");
-        let ready = first_line(&mut child);
-        self.running = Some(Running {
+        // From here on it is ended whatever happens.
+        let running = self.running.insert(Running {
             child,
-            admin: word_after(&ready, "admin "),
+            admin: String::new(),
         });
+        let ready = first_line(&mut running.child);
+        running.admin = word_after(&ready, "admin ");
         self.listen = word_after(&ready, "listen ");
     }
 
@@ -253,14 +254,13 @@ fn first_line(child: &mut Child) -> String {
         // The test may have given up.
         let _ = send.send(read.map(|_| line));
     });
-    let line = receive.recv_timeout(LIMIT + Duration::from_secs(1));
+    let line = receive.recv_timeout(LIMIT);
     let line = line.expect("the broker is ready in time");
     let line = line.expect("standard output can be read");
-    if !line.starts_with("catena-broker ready: ") {
-        let _ = child.kill();
-        let status = child.wait().expect("it can be waited for");
-        panic!("the broker did not come up ({status}), it said {line:?}; see its log");
-    }
+    assert!(
+        line.starts_with("catena-broker ready: "),
+        "the broker did not come up, it said {line:?}; see its log"
+    );
     line
 }
 
