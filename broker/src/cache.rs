@@ -8,12 +8,15 @@
 //! Invariant: entries of one segment never overlap, and every byte in an entry was verified (by the
 //! produce path or when it was read back).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 
 use crate::runtime::buffer::Buffer;
+
+/// Keys that the hand may hold, besides twice the number of entries, before it is swept.
+const HAND_SLACK: usize = 1024;
 
 /// Where an entry starts.
 type Key = (JournalId, SegmentSeq, u32);
@@ -59,6 +62,7 @@ struct Entry {
 /// Blocks of this shard (and of old journals it reads) in memory.
 pub struct BlockCache {
     entries: BTreeMap<Key, Entry>,
+    /// Keys in the order of the rounds; those of removed entries among them.
     hand: VecDeque<Key>,
     charged_bytes: usize,
     budget_bytes: usize,
@@ -121,6 +125,7 @@ impl BlockCache {
             },
         );
         self.hand.push_back(key);
+        self.sweep_hand();
     }
 
     /// Forgets every block of a segment that is about to be reused.
@@ -161,6 +166,16 @@ impl BlockCache {
     fn remove(&mut self, key: Key) {
         if let Some(entry) = self.entries.remove(&key) {
             self.charged_bytes -= entry.buffer.capacity();
+        }
+    }
+
+    /// Drops the keys of removed entries once they are the most: eviction alone meets them only
+    /// while the budget is used up.
+    fn sweep_hand(&mut self) {
+        if self.hand.len() > 2 * self.entries.len() + HAND_SLACK {
+            let mut seen = BTreeSet::new();
+            self.hand
+                .retain(|key| self.entries.contains_key(key) && seen.insert(*key));
         }
     }
 

@@ -104,6 +104,9 @@ pub const FRAME_BYTES_PER_SECOND_MIN: usize = 64 << 10;
 /// that grow with what has arrived.
 pub const IN_PLACE_RECEIVING_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of other frames above 64 KiB that are being received on a shard; beyond it they wait.
+pub const RECEIVING_BYTES_MAX: usize = 128 << 20;
+
 /// Bytes that may wait to be sent on a connection before its requests are read no further.
 pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 

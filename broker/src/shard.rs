@@ -57,6 +57,7 @@ use claims::Claims;
 use committer::Committer;
 use connection::Connection;
 use fetch::FetchSession;
+use inbox::Receiving;
 use index::ShardIndex;
 use message::{ControlRequest, ShardMessage};
 use reader::{BlockReader, ReadError};
@@ -134,8 +135,8 @@ pub struct Shard {
     pub old_segments: RefCell<Vec<index::SegmentKey>>,
     /// Producer ids that this shard may give out.
     pub producer_ids: RefCell<std::ops::Range<u64>>,
-    /// Bytes of produce requests that are being received in place.
-    pub receiving_bytes: Cell<usize>,
+    /// What its connections receive into.
+    pub receiving: Rc<Receiving>,
     /// Connections that have not said `Hello` yet.
     pub greeting: Cell<usize>,
     pinned_bytes: Rc<Cell<usize>>,
@@ -309,13 +310,22 @@ impl Shard {
 
     /// Takes blocks back from stalled connections while sends pin more than their budget.
     pub fn relieve_pins(&self) {
-        let mut stalled = self.stalled.borrow_mut();
-        stalled.retain(|connection| connection.is_stalled() && !connection.is_closed());
         if self.pinned_bytes.get() > self.pin_budget_bytes {
-            for connection in stalled.drain(..) {
+            let mut stalled = self.stalled.borrow_mut();
+            stalled.retain(|connection| connection.is_stalled() && !connection.is_closed());
+            for connection in stalled.iter() {
+                // Those that were parked before stay listed: more may have been queued for them.
+                if self.pinned_bytes.get() <= self.pin_budget_bytes {
+                    break;
+                }
                 connection.park();
             }
         }
+        self.publish_pinned();
+    }
+
+    /// Says in the metrics how much sends pin.
+    pub fn publish_pinned(&self) {
         let pinned = u64::try_from(self.pinned_bytes.get()).expect("usize fits u64");
         self.metrics.pinned_bytes.set(pinned);
     }

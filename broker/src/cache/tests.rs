@@ -101,3 +101,26 @@ fn a_forgotten_segment_leaves_nothing_behind() {
         assert!(cache.get(at(0, PAGE)).is_none());
     });
 }
+
+#[test]
+fn blocks_that_replace_each_other_leave_no_trace() {
+    run(|| async {
+        let mut cache = BlockCache::new(budget(100));
+        for round in 0..10_000_u32 {
+            insert(&mut cache, round % 7 * PAGE, 1, 0);
+            if round % 100 == 0 {
+                cache.forget_segment(JournalId(0), SegmentSeq(1));
+            }
+        }
+        assert!(cache.entries.len() <= 7);
+        assert!(
+            cache.hand.len() <= 2 * 7 + HAND_SLACK + 1,
+            "{}",
+            cache.hand.len()
+        );
+        for page in 0..200 {
+            insert(&mut cache, page * PAGE, 1, 0);
+            assert!(cache.charged_bytes() <= budget(100));
+        }
+    });
+}

@@ -67,8 +67,10 @@ impl Budget {
 }
 
 impl Charge {
-    /// Charges `bytes` more, waiting for room. Cancel-safe: nothing is charged until it is done.
-    pub async fn grow(&mut self, bytes: usize) {
+    /// Charges up to `total_bytes`, waiting for room. Cancel-safe: nothing is charged until it is
+    /// done.
+    pub async fn grow_to(&mut self, total_bytes: usize) {
+        let bytes = total_bytes.saturating_sub(self.bytes);
         let mut waited = false;
         while !self.overdraws && !self.budget.has_room(bytes) {
             if !self.budget.overdrawn.replace(true) {

@@ -2,11 +2,13 @@
 //!
 //! Bytes are received into chunks and handed out as slices of them, without a copy. An idle
 //! connection holds no chunk, only room for a frame prefix. Memory grows with the bytes that have
-//! arrived, never with the length that a prefix declares. The payload of a large produce request
-//! can be received elsewhere ([`Inbox::receive_into`]), straight into its own block.
+//! arrived, never with the length that a prefix declares, and beyond a chunk it is charged to the
+//! shard. The payload of a large produce request can be received elsewhere
+//! ([`Inbox::receive_into`]), straight into its own block; one that nobody wants is not kept.
 //!
 //! Runs on the shard's executor, in the connection's reader task.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,12 +16,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use catena_protocol::frame::{FrameError, FramePrefix, PREFIX_BYTES};
 
-use crate::limits::{CONNECTION_IDLE_TIMEOUT, FRAME_BYTES_PER_SECOND_MIN, FRAME_TIMEOUT};
+use super::budget::{Budget, Charge};
+use crate::limits::{
+    CONNECTION_IDLE_TIMEOUT, FRAME_BYTES_PER_SECOND_MIN, FRAME_TIMEOUT,
+    IN_PLACE_RECEIVING_BYTES_MAX, RECEIVING_BYTES_MAX,
+};
 use crate::runtime::clock;
 use crate::runtime::net::Conn;
 
 /// Chunk that bytes are received into while a connection is busy.
 const CHUNK_BYTES: usize = 64 << 10;
+/// The rest of a chunk is used as long as it has so many bytes.
+const CHUNK_BYTES_MIN: usize = CHUNK_BYTES / 4;
 /// The first read after a large request: its successor's prefix, head and first item, and no more,
 /// so that the payload behind them can be received in place.
 const HEAD_READ_BYTES: usize = PREFIX_BYTES + 8 + 16;
@@ -44,21 +52,65 @@ pub enum ReceiveError {
     Malformed(#[from] FrameError),
 }
 
+/// What the receiving sides of a shard's connections share.
+pub struct Receiving {
+    /// Bytes of frames that are larger than a chunk, as far as they have arrived.
+    grown: Rc<Budget>,
+    /// Bytes of produce requests that are received in place.
+    pub in_place: Rc<Budget>,
+    /// The rest of a chunk that its connection has no use for. Its contents are arbitrary: zeroing
+    /// memory at every wake-up would cost more than receiving into it.
+    spare: RefCell<BytesMut>,
+}
+
+impl Default for Receiving {
+    fn default() -> Receiving {
+        Receiving {
+            grown: Budget::new(RECEIVING_BYTES_MAX),
+            in_place: Budget::new(IN_PLACE_RECEIVING_BYTES_MAX),
+            spare: RefCell::default(),
+        }
+    }
+}
+
+impl Receiving {
+    /// A chunk of at least `bytes`, and of a useful length.
+    fn chunk(&self, bytes: usize) -> BytesMut {
+        let spare = self.spare.take();
+        if spare.len() >= bytes.max(CHUNK_BYTES_MIN) {
+            return spare;
+        }
+        BytesMut::zeroed(bytes.max(CHUNK_BYTES))
+    }
+
+    fn give_back(&self, chunk: BytesMut) {
+        let mut spare = self.spare.borrow_mut();
+        if chunk.len() > spare.len() {
+            *spare = chunk;
+        }
+    }
+}
+
 /// The receiving side of one connection.
 pub struct Inbox {
     conn: Rc<Conn>,
+    receiving: Rc<Receiving>,
     chunk: BytesMut,
     filled: usize,
     after_large: bool,
     /// When the frame that has begun must be here.
     deadline_us: u64,
+    /// For what the chunk has grown to.
+    charge: Charge,
 }
 
 impl Inbox {
     /// Receives from `conn`.
-    pub fn new(conn: Rc<Conn>) -> Inbox {
+    pub fn new(conn: Rc<Conn>, receiving: Rc<Receiving>) -> Inbox {
         Inbox {
             conn,
+            charge: receiving.grown.charge(),
+            receiving,
             chunk: BytesMut::new(),
             filled: 0,
             after_large: false,
@@ -79,7 +131,8 @@ impl Inbox {
         Ok(FramePrefix::decode(bytes)?)
     }
 
-    /// Takes prefix and header of the frame whose prefix was just seen, and checks them.
+    /// Takes prefix and header of the frame whose prefix was just seen, and checks them. Its
+    /// payload is to be taken or discarded next, also if it is empty.
     pub async fn header(&mut self, prefix: &FramePrefix) -> Result<Bytes, ReceiveError> {
         let header_bytes = usize::try_from(prefix.header_bytes).expect("u32 fits usize");
         self.fill_to(PREFIX_BYTES + header_bytes).await?;
@@ -89,15 +142,34 @@ impl Inbox {
         Ok(header)
     }
 
-    /// Takes the next `count` bytes.
+    /// Takes the payload, the next `count` bytes.
     pub async fn payload(&mut self, count: usize) -> Result<Bytes, ReceiveError> {
         self.after_large = false;
         self.fill_to(count).await?;
+        // Who gets it counts it from now on.
+        self.charge.release();
         Ok(self.take(count))
     }
 
-    /// Receives the next bytes into `target`: what already arrived is copied, the rest is not.
+    /// Receives the payload and keeps nothing of it.
+    pub async fn discard(&mut self, count: usize) -> Result<(), ReceiveError> {
+        self.after_large = false;
+        self.charge.release();
+        let here = self.filled.min(count);
+        drop(self.take(here));
+        let mut rest = count - here;
+        while rest > 0 {
+            self.renew();
+            let room = self.chunk.len().min(rest);
+            let room = &mut self.chunk[..room];
+            rest -= receive(&self.conn, room, &mut self.deadline_us, allowed(count)).await?;
+        }
+        Ok(())
+    }
+
+    /// Receives the payload into `target`: what already arrived is copied, the rest is not.
     pub async fn receive_into(&mut self, target: &mut [u8]) -> Result<(), ReceiveError> {
+        self.charge.release();
         let here = self.filled.min(target.len());
         let arrived = self.take(here);
         target[..here].copy_from_slice(&arrived);
@@ -113,12 +185,13 @@ impl Inbox {
 
     /// Waits, without holding a chunk, until something arrives.
     async fn first_bytes(&mut self) -> Result<(), ReceiveError> {
-        self.renew_if_small(if self.after_large {
+        self.renew();
+        let room = if self.after_large {
             HEAD_READ_BYTES
         } else {
-            CHUNK_BYTES
-        });
-        match self.conn.try_recv(&mut self.chunk[..]) {
+            self.chunk.len()
+        };
+        match self.conn.try_recv(&mut self.chunk[..room]) {
             Ok(0) => return Err(ReceiveError::Closed),
             Ok(count) => {
                 self.filled = count;
@@ -127,7 +200,7 @@ impl Inbox {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
         }
-        self.chunk = BytesMut::new();
+        self.receiving.give_back(std::mem::take(&mut self.chunk));
         let mut little = [0; HEAD_READ_BYTES];
         let count = clock::timeout(CONNECTION_IDLE_TIMEOUT, self.conn.recv(&mut little))
             .await
@@ -135,12 +208,7 @@ impl Inbox {
         if count == 0 {
             return Err(ReceiveError::Closed);
         }
-        let room = if self.after_large {
-            HEAD_READ_BYTES
-        } else {
-            CHUNK_BYTES
-        };
-        self.chunk = BytesMut::zeroed(room);
+        self.renew();
         self.chunk[..count].copy_from_slice(&little[..count]);
         self.filled = count;
         Ok(())
@@ -149,10 +217,16 @@ impl Inbox {
     /// Receives until `count` bytes are here.
     async fn fill_to(&mut self, count: usize) -> Result<(), ReceiveError> {
         while self.filled < count {
-            if self.filled == self.chunk.len() || self.chunk.len() < count {
-                self.grow(count);
+            if self.filled == self.chunk.len() || self.chunk.len() < count.min(CHUNK_BYTES) {
+                self.grow(count).await;
             }
-            let room = &mut self.chunk[self.filled..];
+            // Behind a large request comes another: its payload is left for its own block.
+            let end = if self.after_large {
+                count.min(self.chunk.len())
+            } else {
+                self.chunk.len()
+            };
+            let room = &mut self.chunk[self.filled..end];
             let received = receive(&self.conn, room, &mut self.deadline_us, allowed(count));
             self.filled += received.await?;
         }
@@ -160,21 +234,31 @@ impl Inbox {
     }
 
     /// Makes room for more bytes of a frame of `count`: at most twice of what has arrived.
-    fn grow(&mut self, count: usize) {
-        let room = count
-            .min((self.filled * 2).max(CHUNK_BYTES))
-            .max(CHUNK_BYTES);
-        if room <= self.chunk.len() && self.filled < self.chunk.len() {
-            return;
-        }
-        let mut larger = BytesMut::zeroed(room.max(self.filled + PREFIX_BYTES));
+    async fn grow(&mut self, count: usize) {
+        let bytes = count.min((self.filled * 2).max(CHUNK_BYTES));
+        let mut larger = if bytes <= CHUNK_BYTES {
+            self.receiving.chunk(bytes)
+        } else {
+            self.charge_for(bytes).await;
+            BytesMut::zeroed(bytes)
+        };
         larger[..self.filled].copy_from_slice(&self.chunk[..self.filled]);
         self.chunk = larger;
     }
 
-    fn renew_if_small(&mut self, wanted: usize) {
-        if self.chunk.len() < wanted.min(CHUNK_BYTES / 4) || wanted < CHUNK_BYTES {
-            self.chunk = BytesMut::zeroed(wanted);
+    /// Waits until the shard has room for a chunk of `bytes`; the peer's time stands still.
+    async fn charge_for(&mut self, bytes: usize) {
+        let began_us = clock::now_us();
+        self.charge.grow_to(bytes).await;
+        if self.deadline_us != 0 {
+            self.deadline_us += clock::now_us() - began_us;
+        }
+    }
+
+    /// Makes sure that there is a chunk worth receiving into; nothing is in it.
+    fn renew(&mut self) {
+        if self.chunk.len() < CHUNK_BYTES_MIN {
+            self.chunk = self.receiving.chunk(CHUNK_BYTES_MIN);
         }
     }
 
@@ -215,3 +299,6 @@ fn allowed(bytes: usize) -> Duration {
     let seconds = u64::try_from(bytes / FRAME_BYTES_PER_SECOND_MIN).expect("usize fits u64");
     FRAME_TIMEOUT + Duration::from_secs(seconds)
 }
+
+#[cfg(test)]
+mod tests;

@@ -221,7 +221,8 @@ pub async fn welcome(
         .insert(id, Rc::clone(&connection));
     shard.metrics.connections.add(1);
     connection.send(frame);
-    connection::serve(Rc::clone(shard), connection, Inbox::new(socket)).await;
+    let inbox = Inbox::new(socket, Rc::clone(&shard.receiving));
+    connection::serve(Rc::clone(shard), connection, inbox).await;
 }
 
 fn check(shard: &Shard, hello: &HelloRequest) -> Result<(), (ErrorCode, String)> {

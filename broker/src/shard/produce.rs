@@ -22,7 +22,7 @@ use super::assembler::AdmittedBatch;
 use super::committer::{DuplicateAck, WaitingAck};
 use super::connection::Connection;
 use super::inbox::{Inbox, ReceiveError};
-use crate::limits::{IN_PLACE_BYTES_MIN, IN_PLACE_RECEIVING_BYTES_MAX};
+use crate::limits::IN_PLACE_BYTES_MIN;
 use crate::runtime::buffer::{self, Buffer};
 use crate::runtime::clock;
 
@@ -89,7 +89,9 @@ pub async fn receive(
     };
     shard.metrics.produce_requests.add(1);
     connection.charge(payload_bytes);
-    if let Some(chain) = in_place_chain(shard, view, payload_bytes) {
+    if let Some(chain) = in_place_chain(shard, view, payload_bytes)
+        && let Some(_charge) = shard.receiving.in_place.try_charge(payload_bytes)
+    {
         receive_in_place(shard, origin, chain, view, payload_bytes, inbox).await?;
     } else {
         let payload = inbox.payload(payload_bytes).await?;
@@ -132,16 +134,9 @@ async fn receive_in_place(
 ) -> Result<(), ReceiveError> {
     let start = block::body_offset(view.items().len());
     let mut buffer = buffer::allocate((start + payload_bytes).next_multiple_of(BLOCK_ALIGN));
-    shard
-        .receiving_bytes
-        .set(shard.receiving_bytes.get() + payload_bytes);
-    let received = inbox
+    inbox
         .receive_into(&mut buffer[start..start + payload_bytes])
-        .await;
-    shard
-        .receiving_bytes
-        .set(shard.receiving_bytes.get() - payload_bytes);
-    received?;
+        .await?;
     let mut batches = Vec::with_capacity(view.items().len());
     let mut refusals = Vec::new();
     let mut at = start;
@@ -195,11 +190,7 @@ async fn receive_in_place(
 /// partitions in one chain, each once, in order.
 fn in_place_chain(shard: &Shard, view: &ProduceView<'_>, payload_bytes: usize) -> Option<ChainId> {
     let block_bytes = block::body_offset(view.items().len()) + payload_bytes;
-    let receiving = shard.receiving_bytes.get() + payload_bytes;
-    if payload_bytes < IN_PLACE_BYTES_MIN
-        || block_bytes > BLOCK_BYTES_MAX
-        || receiving > IN_PLACE_RECEIVING_BYTES_MAX
-    {
+    if payload_bytes < IN_PLACE_BYTES_MIN || block_bytes > BLOCK_BYTES_MAX {
         return None;
     }
     let log = shard.log.borrow();
@@ -231,19 +222,16 @@ fn check(
     if let Some(refusal) = shard.refuse_writes() {
         return Err(refusal);
     }
-    if shard.log.borrow().partition(tp).is_none() {
-        return Err(shard.not_here(tp));
-    }
     if let Some(required) = shard.topic_min_durability(tp.topic)
         && durability > required
     {
         return Err((ErrorCode::DurabilityTooWeak, u64::from(required.to_wire())));
     }
-    let header = BatchHeader::decode(bytes).map_err(|_| (ErrorCode::InvalidBatch, 0))?;
+    let header = BatchHeader::decode(bytes).map_err(|error| (error.code(), 0))?;
     if usize::try_from(header.length).ok() != Some(bytes.len()) {
         return Err((ErrorCode::InvalidBatch, 0));
     }
-    batch::verify_body(bytes).map_err(|_| (ErrorCode::BatchCorrupt, 0))?;
+    batch::verify_body(bytes).map_err(|error| (error.code(), 0))?;
     Ok(header)
 }
 
@@ -361,6 +349,10 @@ fn assign<B>(
             base_offset,
             commit_offset,
         }) => {
+            if origin.durability == Durability::None {
+                origin.connection.release(bytes);
+                return None;
+            }
             let (error, detail) = match base_offset {
                 Some(offset) => (ErrorCode::None, offset.get()),
                 None => (ErrorCode::DuplicateOffsetUnknown, AckItem::OFFSET_UNKNOWN),

@@ -292,7 +292,7 @@ impl BlockReader {
             Some(charge) => charge,
             None => {
                 let mut charge = self.in_flight.charge();
-                charge.grow(to_usize(chunk.bytes)).await;
+                charge.grow_to(to_usize(chunk.bytes)).await;
                 charge
             }
         };

@@ -41,7 +41,18 @@ pub async fn read_loop(
             header => header?,
         };
         let payload_bytes = usize::try_from(prefix.payload_bytes()).expect("u32 fits usize");
-        if Api::from_wire(prefix.api) == Some(Api::Produce) && prefix.version == PROTOCOL_VERSION {
+        if prefix.is_response() {
+            let message = "a client sends requests";
+            refuse(
+                connection,
+                prefix.correlation,
+                ErrorCode::UnknownApi,
+                message,
+            );
+            inbox.discard(payload_bytes).await?;
+        } else if Api::from_wire(prefix.api) == Some(Api::Produce)
+            && prefix.version == PROTOCOL_VERSION
+        {
             produce_request(
                 shard,
                 connection,
@@ -52,7 +63,7 @@ pub async fn read_loop(
             )
             .await?;
         } else {
-            inbox.payload(payload_bytes).await?;
+            inbox.discard(payload_bytes).await?;
             other_request(shard, connection, &prefix, &header);
             connection.credit().await;
         }
@@ -73,7 +84,7 @@ async fn produce_request(
     let view = match ProduceView::decode(header, prefix.payload_bytes()) {
         Ok(view) if authorize(&connection.principal, Operation::Produce) => view,
         decoded => {
-            inbox.payload(payload_bytes).await?;
+            inbox.discard(payload_bytes).await?;
             match decoded {
                 Ok(_) => refuse(connection, prefix.correlation, ErrorCode::NotAuthorized, ""),
                 Err(error) => malformed(shard, connection, prefix.correlation, &error),
@@ -95,7 +106,7 @@ fn other_request(
     header: &[u8],
 ) {
     let correlation = prefix.correlation;
-    let Some(api) = Api::from_wire(prefix.api).filter(|_| !prefix.is_response()) else {
+    let Some(api) = Api::from_wire(prefix.api) else {
         let message = format!("api {} is not known", prefix.api);
         return refuse(connection, correlation, ErrorCode::UnknownApi, &message);
     };

@@ -218,7 +218,7 @@ async fn build(
         settled: boot.plan.settled,
         old_segments: RefCell::new(old.unwritten),
         producer_ids: RefCell::new(0..0),
-        receiving_bytes: Cell::new(0),
+        receiving: Rc::default(),
         greeting: Cell::new(0),
         pinned_bytes: Rc::default(),
         pin_budget_bytes: boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR,

@@ -1,6 +1,8 @@
 //! A whole broker in this process, spoken to frame by frame.
 
 mod fetch;
+mod frames;
+mod produce;
 mod support;
 
 use catena_protocol::error::ErrorCode;

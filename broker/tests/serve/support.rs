@@ -176,6 +176,21 @@ impl Peer {
 
     /// Produces and waits for all acks.
     pub(crate) fn produce(&mut self, batches: &[(TopicId, u32, &[u8])]) -> Vec<AckItem> {
+        self.send_produce(Durability::Durable, batches);
+        let mut acks = Vec::new();
+        while acks.len() < batches.len() {
+            let header = self.expect(Api::Produce);
+            acks.extend(AckView::decode(&header).expect("acks").items());
+        }
+        acks.sort_by_key(|ack| ack.item);
+        acks
+    }
+
+    pub(crate) fn send_produce(
+        &mut self,
+        durability: Durability,
+        batches: &[(TopicId, u32, &[u8])],
+    ) {
         let items: Vec<ProduceItem> = batches
             .iter()
             .map(|(topic, partition, bytes)| ProduceItem {
@@ -186,24 +201,11 @@ impl Peer {
             })
             .collect();
         let mut frame = Vec::new();
-        encode_produce_header(
-            &mut frame,
-            self.correlation(),
-            Durability::Durable,
-            0,
-            &items,
-        );
+        encode_produce_header(&mut frame, self.correlation(), durability, 0, &items);
         for (_, _, bytes) in batches {
             frame.extend_from_slice(bytes);
         }
         self.send(&frame);
-        let mut acks = Vec::new();
-        while acks.len() < batches.len() {
-            let header = self.expect(Api::Produce);
-            acks.extend(AckView::decode(&header).expect("acks").items());
-        }
-        acks.sort_by_key(|ack| ack.item);
-        acks
     }
 
     /// One fetch of up to 1 MiB in a session of its own.
@@ -302,7 +304,7 @@ impl Peer {
         header
     }
 
-    fn correlation(&mut self) -> CorrelationId {
+    pub(crate) fn correlation(&mut self) -> CorrelationId {
         self.next += 1;
         CorrelationId(self.next)
     }

@@ -24,8 +24,8 @@ fn tasks_that_hold_bytes_and_need_more_all_get_done() {
                 let (budget, most) = (Rc::clone(&budget), Rc::clone(&most));
                 spawn(Queue::Control, async move {
                     let mut charge = budget.charge();
-                    for _ in 0..3 {
-                        charge.grow(20).await;
+                    for step in 1..=3 {
+                        charge.grow_to(20 * step).await;
                         most.set(most.get().max(budget.used_bytes()));
                         yield_now().await;
                     }
