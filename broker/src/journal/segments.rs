@@ -283,7 +283,8 @@ impl SegmentSet {
 
     fn wants_spare(&self, bytes: u32) -> bool {
         let files = self.files.borrow();
-        bytes >= self.config.segment_bytes_min
+        files.total_bytes <= self.config.space_bytes
+            && bytes >= self.config.segment_bytes_min
             && files.spares.len() < SPARES_MAX
             && u64::from(bytes) * 2 >= u64::from(self.wanted_bytes(files.total_bytes))
     }
@@ -381,6 +382,10 @@ impl SegmentSet {
         Ok(bytes)
     }
 
+    fn has_spares(&self) -> bool {
+        !self.files.borrow().spares.is_empty()
+    }
+
     fn exceeds_budget(&self, more: u32) -> bool {
         self.files.borrow().total_bytes + u64::from(more) > self.config.space_bytes
     }
@@ -422,8 +427,8 @@ async fn prepare_loop(set: Rc<SegmentSet>) {
         }
         match set.prepare_one().await {
             Ok(()) => {
-                // One that was made beyond the budget is no sign of space.
-                if !set.exceeds_budget(0) {
+                // One that was made beyond the budget is no sign of space; the next one is.
+                if set.has_reserve() && (!set.exceeds_budget(0) || set.has_spares()) {
                     set.note_space(false, "");
                 }
                 set.ready.notify();

@@ -123,9 +123,9 @@ async fn serve(shard: Rc<Shard>, connection: Rc<Connection>, session: Rc<FetchSe
             session.wake.notified().await;
             continue;
         };
-        shard.relieve_pins();
         let response = gather(&shard, &connection, &session, &waiting).await;
         response.send(&shard, &connection, waiting.correlation);
+        shard.relieve_pins();
         executor::yield_if_needed().await;
     }
     while let Some(waiting) = session.next_request() {

@@ -136,6 +136,7 @@ impl Shard {
 
     fn publish_gauges(&self) {
         let count = |n: usize| u64::try_from(n).expect("usize fits u64");
+        self.publish_pinned();
         self.metrics.stall_max_us.set(self.progress.late_max_us());
         let counted = self.metrics.stalls_total.get();
         self.metrics
