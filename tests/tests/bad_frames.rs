@@ -5,7 +5,7 @@ use catena_protocol::frame::{Api, FramePrefix, PREFIX_BYTES, PROTOCOL_VERSION, e
 use catena_protocol::ids::{
     CorrelationId, Durability, PartitionId, SessionId, TopicId, TopicPartition,
 };
-use catena_protocol::limits::{FETCH_INTERESTS_MAX, REQUEST_BYTES_MAX};
+use catena_protocol::limits::{BATCH_BYTES_MAX, FETCH_INTERESTS_MAX, REQUEST_BYTES_MAX};
 use catena_protocol::messages::{
     CreateTopicRequest, DescribeTopicRequest, FetchInterest, FetchRequest, InitProducerRequest,
     ListOffsetsItem, ListOffsetsRequest, MetadataRequest, OffsetSpec, ProduceItem, TopicConfig,
@@ -279,6 +279,21 @@ fn a_batch_that_is_damaged_or_invalid_is_refused_and_not_written() {
         assert!(is_usable(&mut peer), "{case}");
         witness.check(case);
     }
+    broker.stop();
+}
+
+#[test]
+fn a_batch_above_the_limit_is_refused_as_too_large_and_not_written() {
+    let mut broker = Broker::start();
+    let mut witness = Witness::start(&broker);
+    let mut peer = Peer::connect(broker.addr());
+    let mut too_large = batch(&[b"value"]);
+    too_large[20..24].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+    too_large.resize(1 << 20, 0);
+    assert!(too_large.len() > BATCH_BYTES_MAX);
+    let ack = peer.produce(witness.topic(), Durability::Durable, &too_large);
+    witness.check("after a batch above the limit");
+    assert_eq!(ack.error, ErrorCode::BatchTooLarge);
     broker.stop();
 }
 

@@ -7,7 +7,8 @@ use catena_tests::broker::Broker;
 use catena_tests::peer::{Peer, batch, interest, values_of};
 use catena_tests::wait;
 
-const READERS: usize = 12;
+/// Together they ask for several times of what sends may hold.
+const READERS: usize = 40;
 const BATCH_BYTES: usize = 800 << 10;
 
 #[test]

@@ -144,3 +144,29 @@ async fn a_full_store_comes_up_after_each_clean_stop() {
     }
     broker.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_comes_up_after_each_kill_and_resumes() {
+    let mut broker = Broker::start_with(smallest_space());
+    let full = FullStore::new(&broker).await;
+    for _ in 0..4 {
+        broker.kill();
+        broker.start_again();
+        let client = broker.client().await;
+        let ends = reading::ends(&client, "filler").await;
+        assert_eq!(
+            ends[&0],
+            (0, full.written),
+            "nothing acknowledged is missing"
+        );
+        check_kept(&client, false).await;
+    }
+    let client = broker.client().await;
+    client
+        .admin()
+        .delete_topic("filler")
+        .await
+        .expect("a full store deletes");
+    full.check_resumed(&broker).await;
+    broker.stop();
+}
