@@ -288,15 +288,11 @@ impl BlockReader {
         chunk: Chunk,
         charge: Option<Charge>,
     ) -> Result<CachedBytes, ReadError> {
-        let _charge = match charge {
-            Some(charge) => charge,
-            None => {
-                let mut charge = self.in_flight.charge();
-                charge.grow_to(to_usize(chunk.bytes)).await;
-                charge
-            }
-        };
-        self.read_chunk(chunk).await
+        let mut charge = charge.unwrap_or_else(|| self.in_flight.charge());
+        charge.grow_to(to_usize(chunk.bytes)).await;
+        let read = self.read_chunk(chunk).await;
+        drop(charge);
+        read
     }
 
     async fn read_chunk(&self, chunk: Chunk) -> Result<CachedBytes, ReadError> {

@@ -1,7 +1,7 @@
 //! Fetch sessions: every request is answered, also those with limits and at moments that are odd.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use catena_protocol::batch::split;
 use catena_protocol::error::ErrorCode;
@@ -157,23 +157,26 @@ fn a_seek_applies_to_a_request_that_waits_already() {
     broker.stop();
 }
 
-/// Changes a byte behind the first `marker` in the segments.
+/// The segment that holds `marker`.
+fn segment_with(dir: &Path, marker: &[u8]) -> PathBuf {
+    let journal = fs::read_dir(dir.join("journals/000")).expect("a journal");
+    journal
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .find(|path| {
+            let bytes = fs::read(path).expect("a segment");
+            bytes.windows(marker.len()).any(|here| here == marker)
+        })
+        .expect("some segment holds the marker")
+}
+
+/// Changes a byte of the first `marker`.
 fn damage(dir: &Path, marker: &[u8]) {
-    let journal = dir.join("journals/000");
-    for entry in fs::read_dir(journal).expect("a journal") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_none_or(|extension| extension != "seg") {
-            continue;
-        }
-        let mut bytes = fs::read(&path).expect("a segment");
-        let found = bytes.windows(marker.len()).position(|here| here == marker);
-        if let Some(at) = found {
-            bytes[at] ^= 1;
-            fs::write(&path, bytes).expect("written");
-            return;
-        }
-    }
-    panic!("no segment holds the marker");
+    let path = segment_with(dir, marker);
+    let mut bytes = fs::read(&path).expect("a segment");
+    let at = bytes.windows(marker.len()).position(|here| here == marker);
+    bytes[at.expect("it was found before")] ^= 1;
+    fs::write(&path, bytes).expect("written");
 }
 
 fn remove_checkpoints(dir: &Path) {
@@ -230,4 +233,66 @@ fn exactly_what_is_damaged_is_answered_by_an_error() {
         assert_eq!((batches, lost), (vec![0, 20], vec![(10, 20)]));
         broker.stop();
     }
+}
+
+#[test]
+fn what_cannot_be_read_for_a_moment_is_not_lost() {
+    let broker = TestBroker::start(1);
+    let mut peer = Peer::connect(&broker);
+    let topic = peer.create_topic("orders", 1);
+    peer.produce(&[(topic, 0, &batch_of(10, b"some value"))]);
+    // Nothing is in memory after a restart, and no segment is open.
+    let mut hidden = PathBuf::new();
+    let mut segment = PathBuf::new();
+    let broker = broker.restart_after(1, |dir| {
+        segment = segment_with(dir, b"some value");
+        hidden = dir.join("hidden");
+    });
+    let mut peer = Peer::connect(&broker);
+    fs::rename(&segment, &hidden).expect("renamed");
+    let (items, payload) = peer.fetch(topic, 0, Offset::new(3));
+    assert_eq!((items[0].error, payload.len()), (ErrorCode::Internal, 0));
+    assert_eq!(items[0].fetch_offset, Offset::new(3));
+    fs::rename(&hidden, &segment).expect("renamed");
+    let (items, payload) = peer.fetch(topic, 0, Offset::new(3));
+    assert_eq!(items[0].error, ErrorCode::None);
+    assert_eq!(split(&payload).count(), 1);
+    broker.stop();
+}
+
+#[test]
+fn the_sessions_of_a_connection_do_not_all_read_ahead_of_its_socket() {
+    const SESSIONS: u32 = 32;
+    const RESPONSE_BYTES: usize = 8 << 20;
+    // One response, what is queued before the next begins, and what the kernel holds.
+    const UNREAD_BYTES_MAX: usize = 40 << 20;
+    let broker = TestBroker::start(1);
+    let mut peer = Peer::connect(&broker);
+    let topic = peer.create_topic("orders", 1);
+    let batch = batch_of(1000, &[7; 1000]);
+    let count = RESPONSE_BYTES / batch.len() + 1;
+    for _ in 0..count {
+        peer.produce(&[(topic, 0, &batch)]);
+    }
+    // Reads from disk take time, in which the other sessions would begin, too.
+    let broker = broker.restart(1);
+    let metrics = broker.shard_metrics(0);
+    let mut peer = Peer::connect(&broker);
+    for session in 0..SESSIONS {
+        peer.send_fetch(&FetchRequest {
+            session: SessionId(session),
+            max_bytes: u32::try_from(RESPONSE_BYTES).expect("8 MiB"),
+            ..request(vec![interest(topic, 0, 0)])
+        });
+    }
+    let mut received = 0;
+    for _ in 0..SESSIONS {
+        let (_, payload) = peer.receive_fetch();
+        received += payload.len();
+        let served = usize::try_from(metrics.fetch_bytes.get()).expect("it fits");
+        let unread = served - received;
+        assert!(unread <= UNREAD_BYTES_MAX, "{unread} bytes wait");
+    }
+    assert!(received >= 1 << 20);
+    broker.stop();
 }

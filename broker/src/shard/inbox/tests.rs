@@ -87,7 +87,7 @@ fn large_frames_of_many_connections_all_arrive_within_the_budget() {
         for number in 0..8_u8 {
             let (mut inbox, mut peer) = inbox(&listener, &receiving).await;
             std::thread::spawn(move || {
-                peer.write_all(&frame(&[number; FRAME])).expect("sent");
+                peer.write_all(&frame(&vec![number; FRAME])).expect("sent");
             });
             let receiving = Rc::clone(&receiving);
             tasks.push(spawn(Queue::Network, async move {
