@@ -9,7 +9,7 @@ use catena_protocol::messages::{
 };
 use catena_tests::broker::Broker;
 use catena_tests::peer::{Peer, batch, interest};
-use catena_tests::wait;
+use catena_tests::{reading, wait};
 
 /// A topic `orders` with one record.
 fn topic(peer: &mut Peer) -> TopicId {
@@ -128,5 +128,48 @@ async fn users_of_a_deleted_topic_are_told() {
         other => panic!("{other:?}"),
     };
     assert_eq!(code, Some(ErrorCode::TopicNotFound));
+    broker.stop();
+}
+
+#[tokio::test]
+async fn a_client_that_makes_a_topic_again_finds_it_empty() {
+    let mut broker = Broker::start();
+    let client = broker.client().await;
+    let admin = client.admin();
+    let mut ids = Vec::new();
+    for round in 0..4 {
+        let id = admin
+            .create_topic("orders", 3, TopicConfig::default())
+            .await;
+        ids.push(id.expect("a topic"));
+        let ends = reading::ends(&client, "orders").await;
+        assert!(ends.values().all(|end| *end == (0, 0)), "empty: {ends:?}");
+        let producer = client.producer().build().await.expect("a producer");
+        for partition in 0..3 {
+            let value = format!("round {round}");
+            let record = Record::to("orders").partition(partition).value(value);
+            let written = producer.send_and_wait(record).await.expect("an ack");
+            assert_eq!(written.offset, Some(0), "round {round}");
+        }
+        if round < 3 {
+            admin
+                .delete_topic("orders")
+                .await
+                .expect("the topic is deleted");
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "ids are never used twice");
+    broker.kill();
+    broker.start_again();
+    let client = broker.client().await;
+    let contents = reading::contents(&client, "orders").await;
+    for records in contents.values() {
+        let values: Vec<_> = records
+            .iter()
+            .filter_map(|record| record.value.clone())
+            .collect();
+        assert_eq!(values, ["round 3"]);
+    }
     broker.stop();
 }
