@@ -1,7 +1,7 @@
 //! Connections for questions with one answer each: metadata, admin, offsets, producer ids.
 //!
 //! Invariant: every question gets exactly one outcome: its answer, or the error the connection
-//! ended with. Questions are encoded by whoever asks; one task per connection moves the bytes.
+//! ended with; one that was never given to a connection is asked on the next. Questions are encoded by whoever asks; one task per connection moves the bytes.
 
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
@@ -49,14 +49,17 @@ impl ControlPool {
         endpoint: &Endpoint,
         encode: impl Fn(CorrelationId, &mut Vec<u8>),
     ) -> Reply {
+        // The caller may have kept its thread busy. Let the runtime look at the sockets first, so
+        // that a change is not sent, with unknown outcome, to a broker that is long gone.
+        tokio::task::yield_now().await;
         loop {
             let connection = self.connection(endpoint).await?;
-            if let Some(receiver) = connection.ask(&encode) {
-                return receiver
-                    .await
-                    .unwrap_or_else(|_| Err(connection.closed_by()));
+            if let Some(receiver) = connection.ask(&encode)
+                && let Ok(reply) = receiver.await
+            {
+                return reply;
             }
-            // It closed between the two lines; the question was not sent.
+            // It closed before the question was sent.
         }
     }
 
@@ -117,6 +120,8 @@ struct ControlState {
     closed: Option<ConnectionError>,
     is_done: bool,
     next_correlation: u32,
+    /// The correlation of the first question in `outgoing`.
+    first_outgoing: u32,
     /// Encoded questions that no task has taken yet.
     outgoing: Vec<u8>,
     waiting: FxHashMap<u32, Question>,
@@ -161,13 +166,6 @@ impl ControlConnection {
         Some(receiver)
     }
 
-    fn closed_by(&self) -> ConnectionError {
-        let closed = lock(&self.state).closed.clone();
-        closed.unwrap_or(ConnectionError::Closed {
-            address: "broker".into(),
-        })
-    }
-
     fn close(&self, stop: Stop, address: &Arc<str>) {
         let error = match stop {
             Stop::Failed(error) => error,
@@ -178,6 +176,11 @@ impl ControlConnection {
         let waiting = {
             let mut state = lock(&self.state);
             state.closed = Some(error.clone());
+            // Those that no task has taken: without a reply they are asked again.
+            let (first, end) = (state.first_outgoing, state.next_correlation);
+            let sent =
+                |correlation: u32| correlation.wrapping_sub(first) >= end.wrapping_sub(first);
+            state.waiting.retain(|correlation, _| sent(*correlation));
             std::mem::take(&mut state.waiting)
         };
         for question in waiting.into_values() {
@@ -197,6 +200,7 @@ impl Handler for ControlHandler {
     fn fill(&mut self, cx: &mut Context<'_>, _now: Instant, out: &mut WriteQueue) {
         let mut state = lock(&self.connection.state);
         out.header().append(&mut state.outgoing);
+        state.first_outgoing = state.next_correlation;
         state.waker = Some(cx.waker().clone());
     }
 

@@ -119,6 +119,8 @@ impl<H: Handler> Driver<H> {
     /// Does what can be done now; whether there was anything.
     fn poll_round(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         let now = Instant::now();
+        // First, so that nothing is taken for a connection whose end is known already.
+        let read = self.poll_read(cx, now).map_err(Stop::Failed)?;
         if self.write.bytes() < WRITE_QUEUE_BYTES_MAX {
             self.handler.fill(cx, now, &mut self.write);
         }
@@ -126,7 +128,6 @@ impl<H: Handler> Driver<H> {
             return Err(Stop::Idle);
         }
         let wrote = self.poll_write(cx).map_err(Stop::Failed)?;
-        let read = self.poll_read(cx, now).map_err(Stop::Failed)?;
         while self.tick.poll_tick(cx).is_ready() {
             self.check_time(now)?;
         }
