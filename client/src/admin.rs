@@ -139,7 +139,9 @@ impl Admin {
             partitions,
             config,
         };
-        Ok(self.core.ask_any(&request, false).await?.topic)
+        let made = self.core.ask_any(&request, false).await?;
+        self.core.metadata.note_change(name, made.metadata_version);
+        Ok(made.topic)
     }
 
     /// Deletes a topic with all it holds.
@@ -150,10 +152,11 @@ impl Admin {
         let request = DeleteTopicRequest {
             name: name.to_owned(),
         };
-        self.core
-            .ask_any(&request, false)
-            .await
-            .map_err(|error| not_found(name, error))?;
+        let deleted = self.core.ask_any(&request, false).await;
+        let version = deleted
+            .map_err(|error| not_found(name, error))?
+            .metadata_version;
+        self.core.metadata.note_change(name, version);
         Ok(())
     }
 
@@ -170,10 +173,11 @@ impl Admin {
             retention_ms: change.retention_ms,
             min_durability: change.min_durability,
         };
-        self.core
-            .ask_any(&request, true)
-            .await
-            .map_err(|error| not_found(name, error))?;
+        let changed = self.core.ask_any(&request, true).await;
+        let version = changed
+            .map_err(|error| not_found(name, error))?
+            .metadata_version;
+        self.core.metadata.note_change(name, version);
         Ok(())
     }
 
@@ -247,14 +251,16 @@ impl Admin {
         topic: &str,
         spec: OffsetSpec,
     ) -> Result<Vec<PartitionOffset>, RequestError> {
-        let metadata = self.core.metadata.topic(&self.core, topic).await?;
-        let items = (0..metadata.partitions).map(|partition| ListOffsetsItem {
-            topic: metadata.id,
-            partition: PartitionId(partition),
-            spec,
+        let found = with_current_ids(&self.core, async || {
+            let metadata = self.core.metadata.topic(&self.core, topic).await?;
+            let items = (0..metadata.partitions).map(|partition| ListOffsetsItem {
+                topic: metadata.id,
+                partition: PartitionId(partition),
+                spec,
+            });
+            list_offsets(&self.core, items.collect()).await
         });
-        let found = list_offsets(&self.core, items.collect()).await;
-        let found = found.map_err(|error| not_found(topic, error))?;
+        let found = found.await.map_err(|error| not_found(topic, error))?;
         let offset = |result: ListOffsetsResult| PartitionOffset {
             partition: result.partition.0,
             offset: result.offset.0,
@@ -276,7 +282,28 @@ fn not_found(topic: &str, error: RequestError) -> RequestError {
     }
 }
 
-/// Looks offsets up at the shards that own the partitions; asks again where ownership moved.
+/// Looks names up and asks for what they stand for; does so again when a topic went meanwhile, as
+/// another one may have its name by now. Ends with [`RequestError::TopicNotFound`] if none has.
+pub(crate) async fn with_current_ids<T>(
+    core: &Core,
+    look_up: impl AsyncFn() -> Result<T, RequestError>,
+) -> Result<T, RequestError> {
+    let mut attempts = Attempts::new(core.timeouts.request);
+    loop {
+        match look_up().await {
+            Err(
+                error @ RequestError::Refused {
+                    code: ErrorCode::TopicNotFound,
+                    ..
+                },
+            ) => attempts.pause(&error).await?,
+            other => return other,
+        }
+    }
+}
+
+/// Looks offsets up at the shards that own the partitions; asks again where ownership moved. Is
+/// refused with `TopicNotFound` only if metadata, too, holds one of the topics no more.
 pub(crate) async fn list_offsets(
     core: &Arc<Core>,
     items: Vec<ListOffsetsItem>,
@@ -289,12 +316,34 @@ pub(crate) async fn list_offsets(
         let error = ask_owners(core, &mut missing, &mut found).await;
         match error {
             None => return Ok(found),
+            Some(error) if is_about_the_id(&error) => {
+                core.metadata.refresh(core, generation).await?;
+                check_topics(core, missing.iter().map(|item| item.topic))?;
+                attempts.pause(&error).await?;
+            }
             Some(error) => {
                 attempts.pause_after(error, true).await?;
                 core.metadata.refresh(core, generation).await?;
             }
         }
     }
+}
+
+/// Refuses ids that metadata does not hold (any more), as a broker would.
+pub(crate) fn check_topics(
+    core: &Core,
+    mut topics: impl Iterator<Item = TopicId>,
+) -> Result<(), RequestError> {
+    if topics.all(|topic| core.metadata.holds(topic)) {
+        return Ok(());
+    }
+    Err(refused(ErrorCode::TopicNotFound, 0))
+}
+
+/// The metadata that the request was made from may be wrong: ask for it first.
+fn is_about_the_id(error: &RequestError) -> bool {
+    let code = error.code();
+    code == Some(ErrorCode::TopicNotFound) || code == Some(ErrorCode::UnknownPartition)
 }
 
 /// One round; what was not found stays in `missing`, and the last reason comes back.

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use catena_protocol::ids::{NodeId, ShardId, TopicPartition};
+use catena_protocol::ids::{NodeId, ShardId, TopicId, TopicPartition};
 use catena_protocol::messages::{MetadataRequest, MetadataResponse};
 
 pub(crate) use table::{Table, TopicMetadata};
 
-use crate::client::core::Core;
+use crate::client::core::{Attempts, Core};
 use crate::connection::Endpoint;
 use crate::error::RequestError;
 use crate::limits::METADATA_PAUSE_MIN;
@@ -64,6 +64,19 @@ impl MetadataCache {
         lock(&self.table).topic(name)
     }
 
+    /// Whether a topic with this id exists, as far as the table knows.
+    pub(crate) fn holds(&self, topic: TopicId) -> bool {
+        lock(&self.table).holds(topic)
+    }
+
+    /// This client made, changed or deleted the topic of this name, in this version of metadata:
+    /// the next lookup asks the cluster, and takes no older answer.
+    pub(crate) fn note_change(&self, name: &str, version: u64) {
+        if lock(&self.table).note_change(name, version) {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
     /// Takes the owner that a refusal named; whether that is news.
     pub(crate) fn follow_hint(&self, place: TopicPartition, node: NodeId, shard: ShardId) -> bool {
         lock(&self.table).follow_hint(place, node, shard)
@@ -105,19 +118,24 @@ impl MetadataCache {
         let names: Vec<Arc<str>> = lock(&self.wanted).iter().cloned().collect();
         let result = self.fetch(core, &names).await;
         *refreshed = Some(Instant::now());
-        let pages = result?;
-        lock(&self.table).replace(&names, pages);
+        result?;
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
-    async fn fetch(
-        &self,
-        core: &Core,
-        names: &[Arc<str>],
-    ) -> Result<Vec<MetadataResponse>, RequestError> {
-        let topics: Vec<String> = names.iter().map(ToString::to_string).collect();
-        fetch_metadata(core, Some(topics)).await
+    /// Fetches until a node answers that knows of the changes this client made.
+    async fn fetch(&self, core: &Core, names: &[Arc<str>]) -> Result<(), RequestError> {
+        let mut attempts = Attempts::new(core.timeouts.request);
+        loop {
+            let topics: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let pages = fetch_metadata(core, Some(topics)).await?;
+            if lock(&self.table).replace(names, pages) {
+                return Ok(());
+            }
+            attempts
+                .pause(&"metadata is older than a change that was made")
+                .await?;
+        }
     }
 }
 

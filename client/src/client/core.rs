@@ -192,12 +192,21 @@ impl Attempts {
         if !may_repeat {
             return Err(error);
         }
+        self.pause(&error).await
+    }
+
+    /// Waits before the next attempt, or gives up: the time or the attempts are used up, and this
+    /// was the last reason.
+    pub(crate) async fn pause(
+        &mut self,
+        last: &(dyn std::fmt::Display + Sync),
+    ) -> Result<(), RequestError> {
         let pause = self.backoff.next_pause();
         if Instant::now() + pause >= self.deadline || self.backoff.failures() > CONTROL_ATTEMPTS_MAX
         {
             return Err(RequestError::TimedOut {
                 after: self.after,
-                last: error.to_string().into(),
+                last: last.to_string().into(),
             });
         }
         tokio::time::sleep(pause).await;

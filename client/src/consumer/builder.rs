@@ -9,7 +9,7 @@ use catena_protocol::messages::{ListOffsetsItem, OffsetSpec};
 
 use super::Consumer;
 use super::shared::{Assigned, ConsumerConfig, ResetPolicy, Shared};
-use crate::admin::list_offsets;
+use crate::admin::{check_topics, list_offsets, with_current_ids};
 use crate::client::core::Core;
 use crate::error::{BuildError, ConfigError, RequestError};
 use crate::limits::FETCH_BYTES_MIN;
@@ -139,8 +139,13 @@ impl ConsumerBuilder {
     /// Outside a tokio runtime.
     pub async fn build(self) -> Result<Consumer, BuildError> {
         self.check()?;
-        let assigned = self.assign().await?;
-        let positions = self.positions(&assigned).await?;
+        let looked_up = with_current_ids(&self.core, async || {
+            let generation = self.core.metadata.generation();
+            let assigned = self.assign().await?;
+            let positions = self.positions(&assigned, generation).await?;
+            Ok((assigned, positions))
+        });
+        let (assigned, positions) = looked_up.await?;
         let shared = Shared::new(self.core, self.config, assigned, &positions);
         Ok(Consumer::start(Arc::new(shared), positions))
     }
@@ -172,9 +177,18 @@ impl ConsumerBuilder {
         Ok(assigned)
     }
 
-    async fn positions(&self, assigned: &[Assigned]) -> Result<Vec<u64>, RequestError> {
+    async fn positions(
+        &self,
+        assigned: &[Assigned],
+        generation: u64,
+    ) -> Result<Vec<u64>, RequestError> {
         let spec = match self.start {
-            StartOffset::Offset(offset) => return Ok(vec![offset; assigned.len()]),
+            StartOffset::Offset(offset) => {
+                // No broker is asked here that could tell of a topic that is another by now.
+                self.core.metadata.refresh(&self.core, generation).await?;
+                check_topics(&self.core, assigned.iter().map(|it| it.place.topic))?;
+                return Ok(vec![offset; assigned.len()]);
+            }
             StartOffset::Earliest => OffsetSpec::Earliest,
             StartOffset::Latest => OffsetSpec::Latest,
             StartOffset::Timestamp(time_ms) => OffsetSpec::Time(time_ms),

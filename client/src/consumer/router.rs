@@ -91,8 +91,7 @@ async fn look_up(shared: &Arc<Shared>, due: &[usize]) {
 fn route(shared: &Arc<Shared>, index: usize) {
     let assigned = &shared.assigned[index];
     let Some(endpoint) = shared.core.metadata.owner(assigned.place) else {
-        let topic = shared.core.metadata.known_topic(&assigned.topic);
-        if topic.is_some_and(|topic| topic.id == assigned.place.topic) {
+        if shared.core.metadata.holds(assigned.place.topic) {
             shared.retry(index);
         } else {
             let generation = lock(&shared.state).partitions[index].generation;

@@ -9,7 +9,7 @@ use catena_protocol::ids::{
     ChainEpoch, ChainId, NodeId, PartitionId, ShardId, TopicId, TopicPartition,
 };
 use catena_protocol::messages::{MetadataResponse, PartitionRange};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::connection::Endpoint;
 
@@ -42,6 +42,10 @@ struct Owner {
 /// What one refresh, or the hints since, have told.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
+    /// Names that this client changed since; their topics still lead the way, but not by name.
+    outdated: FxHashSet<Arc<str>>,
+    /// The newest version that a change of this client was told to have made.
+    version_min: u64,
     topics: FxHashMap<Arc<str>, Arc<TopicMetadata>>,
     by_id: FxHashMap<TopicId, Arc<TopicMetadata>>,
     chains: FxHashMap<ChainId, Owner>,
@@ -50,7 +54,21 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn topic(&self, name: &str) -> Option<Arc<TopicMetadata>> {
+        if self.outdated.contains(name) {
+            return None;
+        }
         self.topics.get(name).cloned()
+    }
+
+    pub(crate) fn holds(&self, topic: TopicId) -> bool {
+        self.by_id.contains_key(&topic)
+    }
+
+    /// The topic of this name was changed, in this version. Returns whether it was in use.
+    pub(crate) fn note_change(&mut self, name: &str, version: u64) -> bool {
+        self.version_min = self.version_min.max(version);
+        let topic = self.topics.get(name);
+        topic.is_some_and(|topic| self.outdated.insert(topic.name.clone()))
     }
 
     pub(crate) fn address(&self, node: NodeId) -> Option<Arc<str>> {
@@ -99,10 +117,14 @@ impl Table {
     }
 
     /// Takes the pages of a refresh that asked for `names`; of these, what the pages do not hold
-    /// is gone.
-    pub(crate) fn replace(&mut self, names: &[Arc<str>], pages: Vec<MetadataResponse>) {
+    /// is gone. Pages from before a change that this client made are not taken: `false`.
+    pub(crate) fn replace(&mut self, names: &[Arc<str>], pages: Vec<MetadataResponse>) -> bool {
+        if pages.iter().any(|page| page.version < self.version_min) {
+            return false;
+        }
         self.nodes.clear();
         for name in names {
+            self.outdated.remove(name);
             if let Some(topic) = self.topics.remove(name) {
                 self.by_id.remove(&topic.id);
             }
@@ -151,6 +173,7 @@ impl Table {
             self.by_id.insert(topic.id, topic.clone());
             self.topics.insert(topic.name.clone(), topic);
         }
+        true
     }
 }
 

@@ -5,3 +5,4 @@ mod consumer;
 mod delivery;
 mod faults;
 mod support;
+mod topic_ids;

@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) on_fetch: Option<FetchScript>,
     /// A fetch request's changes count from its turn on, not from its arrival; both are allowed.
     pub(crate) applies_changes_late: bool,
+    /// What requests for a topic that is gone are answered by.
+    pub(crate) code_of_unknown_ids: ErrorCode,
     /// No ack leaves while this is set.
     pub(crate) is_stalled: bool,
 }
@@ -123,6 +125,7 @@ impl Broker {
             on_produce: None,
             on_fetch: None,
             applies_changes_late: false,
+            code_of_unknown_ids: ErrorCode::TopicNotFound,
             is_stalled: false,
         };
         let shared = Arc::new(Shared {

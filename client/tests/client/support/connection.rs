@@ -230,7 +230,7 @@ impl Connection<'_> {
     /// Why this shard does not serve the partition.
     fn refusal(&self, state: &State, place: TopicPartition) -> Option<(ErrorCode, u64)> {
         if !state.log.exists(place) {
-            return Some((ErrorCode::UnknownPartition, 0));
+            return Some((state.code_of_unknown_ids, 0));
         }
         let owner = state.owner(State::chain_of(place.partition));
         (self.shard != Some(owner))
