@@ -136,6 +136,8 @@ pub struct Journal {
     flushed: Cell<JournalPos>,
     group_seq: Cell<u64>,
     written_bytes: Cell<u64>,
+    /// Bytes of blocks that [`Journal::commit`] was given and has not placed yet.
+    unplaced_bytes: Cell<usize>,
     latch: RefCell<Option<String>>,
     metrics: Arc<ShardMetrics>,
 }
@@ -186,6 +188,7 @@ impl Journal {
             flushed: Cell::new(start),
             group_seq: Cell::new(tail.next_group_seq),
             written_bytes: Cell::new(0),
+            unplaced_bytes: Cell::new(0),
             latch: RefCell::new(None),
             metrics,
         });
@@ -236,21 +239,16 @@ impl Journal {
 
     /// Whether `bytes` more can be written on top of `pending_bytes` that already wait.
     ///
-    /// Producers are refused before the last prepared segment is touched once space has run out:
-    /// that one is for trims, index runs and checkpoints, which are what frees space again.
+    /// The last prepared segment does not count: it is for trims, index runs and checkpoints, which
+    /// are what frees space again.
     pub fn has_room(&self, pending_bytes: usize, bytes: usize) -> bool {
-        if !self.segments.out_of_space() {
-            return true;
-        }
-        if !self.segments.has_reserve() {
-            return false;
-        }
         let active = self.active.borrow();
         let rest = active.header.segment_bytes - active.write_offset;
-        let spare = self.segments.prepared_bytes_beyond_reserve();
-        let needed = u64::try_from(pending_bytes + bytes).expect("usize fits u64");
+        let room = u64::from(rest) + self.segments.room_bytes();
+        let unplaced = self.unplaced_bytes.get();
+        let needed = u64::try_from(unplaced + pending_bytes + bytes).expect("usize fits u64");
         // A block may be left unused at the end of each segment when the next does not fit.
-        needed + u64::from(BLOCK_BYTES_MAX_U32) <= u64::from(rest) + spare
+        needed + u64::from(BLOCK_BYTES_MAX_U32) <= room
     }
 
     /// Writes `blocks` in order and flushes; when it returns they are on stable storage.
@@ -262,6 +260,8 @@ impl Journal {
         &self,
         blocks: Vec<OpenBlock>,
     ) -> Result<Vec<CommittedBlock>, JournalError> {
+        self.unplaced_bytes
+            .set(blocks.iter().map(|block| padded(block.used)).sum());
         let mut waiting = VecDeque::from(blocks);
         let mut committed = Vec::with_capacity(waiting.len());
         while !waiting.is_empty() {
@@ -439,6 +439,8 @@ impl Journal {
                 bytes: sealed.length,
             };
             active.write_offset += sealed.length;
+            self.unplaced_bytes
+                .set(self.unplaced_bytes.get() - padded(block.used));
             placed.push(CommittedBlock {
                 location,
                 buffer: Rc::new(block.buffer),

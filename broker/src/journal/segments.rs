@@ -161,16 +161,26 @@ impl SegmentSet {
         self.out_of_space.get()
     }
 
-    /// Bytes in prepared segments that producers may still use when space has run out.
-    pub fn prepared_bytes_beyond_reserve(&self) -> u64 {
+    /// Bytes that producers may still fill beyond the active segment: in prepared segments, in
+    /// spares, and in segments that the budget still allows; less the reserve.
+    pub fn room_bytes(&self) -> u64 {
         let files = self.files.borrow();
-        let usable = files.prepared.len().saturating_sub(RESERVED_SEGMENTS);
-        files
-            .prepared
-            .iter()
-            .take(usable)
-            .map(|p| u64::from(p.bytes - 4096))
-            .sum()
+        let prepared: u64 = files.prepared.iter().map(|p| u64::from(p.bytes)).sum();
+        let makeable = if self.out_of_space.get() {
+            0
+        } else {
+            let spares: u64 = files
+                .spares
+                .iter()
+                .map(|spare| u64::from(spare.bytes))
+                .sum();
+            spares + self.config.space_bytes.saturating_sub(files.total_bytes)
+        };
+        let reserve = match files.prepared.back() {
+            Some(last) => u64::from(last.bytes),
+            None => u64::from(self.wanted_bytes(files.total_bytes)),
+        };
+        (prepared + makeable).saturating_sub(reserve)
     }
 
     /// Starts keeping segments ready.
