@@ -116,7 +116,8 @@ pub const HELLO_BYTES_MAX: usize = 64 << 10;
 /// Payload of one fetch response at the most, whatever the client asks for.
 pub const FETCH_RESPONSE_BYTES_MAX: usize = 8 << 20;
 
-/// Bytes of fetch responses of a connection, queued or being put together, before its sessions wait.
+/// Bytes of fetch responses of a connection, queued or being put together, before its sessions
+/// wait.
 pub const FETCH_QUEUED_BYTES_MAX: usize = 4 << 20;
 
 /// Fetch sessions of one connection, and requests of one session that may wait.

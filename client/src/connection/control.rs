@@ -1,7 +1,8 @@
 //! Connections for questions with one answer each: metadata, admin, offsets, producer ids.
 //!
 //! Invariant: every question gets exactly one outcome: its answer, or the error the connection
-//! ended with; one that was never given to a connection is asked on the next. Questions are encoded by whoever asks; one task per connection moves the bytes.
+//! ended with; one that was never given to a connection is asked on the next. Questions are encoded
+//! by whoever asks; one task per connection moves the bytes.
 
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
