@@ -32,7 +32,9 @@ impl PortReservation {
         // Binding without sharing would tell as well, but it is also refused by the connections
         // that a broker killed a moment ago has left behind.
         for _ in 0..ANSWERS_MAX {
-            if TcpStream::connect_timeout(&reachable(addr), ANSWER_TIMEOUT).is_err() {
+            let answer = TcpStream::connect_timeout(&reachable(addr), ANSWER_TIMEOUT);
+            // A listener whose queue is full does not answer, but it is there.
+            if answer.is_err_and(|error| error.kind() != io::ErrorKind::TimedOut) {
                 return Ok(PortReservation {
                     _socket: held,
                     addr,

@@ -8,7 +8,7 @@ thread_local! {
     static SEEDED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Makes [`u64`] on this thread return one fixed sequence from now on.
+/// Makes [`u64()`] on this thread return one fixed sequence from now on.
 pub fn seed(seed: u64) {
     SEEDED.set(Some(seed));
 }
