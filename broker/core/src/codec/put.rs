@@ -4,7 +4,7 @@ use catena_protocol::ids::TopicPartition;
 
 use crate::ids::{BlockLocation, JournalPos};
 
-/// Appends fields to a byte vector; the mirror of [`Reader`].
+/// Appends fields to a byte vector; the mirror of [`Reader`](super::Reader).
 pub(crate) trait Put {
     fn put(&mut self, bytes: &[u8]);
 
