@@ -253,7 +253,7 @@ impl FramePrefix {
 ///
 /// let mut out = Vec::new();
 /// encode_frame(&mut out, Api::Hello, PROTOCOL_VERSION, 0, CorrelationId(5), b"header", 0);
-/// let prefix = FramePrefix::decode(out.first_chunk().unwrap())?;
+/// let prefix = FramePrefix::decode(out.first_chunk().expect("a prefix"))?;
 /// prefix.verify(&out[PREFIX_BYTES..])?;
 /// assert_eq!(prefix.correlation, CorrelationId(5));
 /// # Ok::<(), catena_protocol::frame::FrameError>(())
