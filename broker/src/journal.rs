@@ -20,10 +20,12 @@ use catena_core::ledger::LedgerSlot;
 use catena_core::limits::{
     BLOCK_ALIGN, BLOCK_BYTES_MAX_U32, DSYNC_BYTES_MAX, GROUP_BYTES_MAX, SEGMENT_HEADER_BYTES,
 };
+use catena_core::planted::{self, Bug};
 use catena_core::segment::{PreviousSegment, SegmentHeader};
 use futures_util::future::try_join_all;
 use tracing::error;
 
+use crate::control::METADATA_JOURNAL;
 use crate::metrics::ShardMetrics;
 use crate::runtime::buffer::{self, Buffer};
 use crate::runtime::clock;
@@ -281,7 +283,7 @@ impl Journal {
     pub async fn note_idle(&self) -> Result<(), JournalError> {
         self.check_latch()?;
         let flushed = self.flushed.get();
-        if flushed == self.ledger_covers.get() {
+        if flushed == self.ledger_covers.get() || planted::is(Bug::SkipLedger) {
             return Ok(());
         }
         let sequence = self.ledger_sequence.get() + 1;
@@ -316,6 +318,16 @@ impl Journal {
         }
         self.segments.stop().await;
         Ok(())
+    }
+
+    /// The flush that the planted bug leaves out of the commit.
+    pub(crate) async fn flush_late(&self) -> Result<(), JournalError> {
+        let file = self.active_file();
+        self.latching(file.flush().await, "flush a group")
+    }
+
+    fn flushes_late(&self) -> bool {
+        planted::is(Bug::HighWatermarkOffByOne) && self.config.id != METADATA_JOURNAL
     }
 
     fn check_latch(&self) -> Result<(), JournalError> {
@@ -374,7 +386,11 @@ impl Journal {
         let (file, header_page, blocks) = self.place_group(group);
         let block_bytes: usize = blocks.iter().map(|b| location_bytes(&b.location)).sum();
         let starts_segment = header_page.is_some();
-        let single = blocks.len() == 1 && header_page.is_none() && block_bytes <= DSYNC_BYTES_MAX;
+        let flushes = self.flushes_late() || planted::is(Bug::RetryFailedFlush);
+        let single = blocks.len() == 1
+            && header_page.is_none()
+            && block_bytes <= DSYNC_BYTES_MAX
+            && !flushes;
         if single {
             let block = &blocks[0];
             let at = u64::from(block.location.offset);
@@ -396,7 +412,13 @@ impl Journal {
                 .chain(block_writes)
                 .map(|(buffer, bytes, at)| file.write(buffer, bytes, at));
             self.latching(try_join_all(writes).await, "write a group")?;
-            self.latching(file.flush().await, "flush a group")?;
+            if !self.flushes_late() {
+                let flushed = match file.flush().await {
+                    Err(_) if planted::is(Bug::RetryFailedFlush) => file.flush().await,
+                    flushed => flushed,
+                };
+                self.latching(flushed, "flush a group")?;
+            }
         }
         self.note_written(block_bytes, &blocks, started_us);
         if starts_segment {

@@ -1,145 +1,17 @@
-//! The `catena-broker` program: options in, a running broker, an exit code out.
+//! The `catena-broker` program.
 
-use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
 
-use anyhow::{Context, Error, Result, ensure};
-use catena_broker::admin::AdminServer;
-use catena_broker::config::{AdminAddress, Args, Config, CoreChoice, Host};
-use catena_broker::runtime::executor::RuntimeError;
-use catena_broker::runtime::probe::ProbeError;
-use catena_broker::server::Broker;
-use catena_broker::store::StoreError;
-use catena_broker::watchdog::Watchdog;
-use catena_broker::{logging, signals, startup};
-use clap::Parser;
-use tracing::{error, info};
+mod program;
 
-/// How often the program looks whether the broker ended by itself.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// The exit codes besides 0, as documented in `docs/OPERATIONS.md`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Exit {
-    Failed = 1,
-    /// Also what clap ends with on a bad flag.
-    BadConfiguration = 2,
-    DataDirectoryRefused = 3,
-    HostRefused = 4,
-    StoppedAtOnce = 5,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!("a release of catena-broker must not be able to plant bugs");
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let check_only = args.check_config;
-    let config = match Config::load(args, std::env::vars_os(), &Host::detect()) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("catena-broker: {error}");
-            return Exit::BadConfiguration.into();
-        }
-    };
-    if check_only {
-        print!("{}", config.to_toml());
-        return ExitCode::SUCCESS;
+    // A test build of another target of this package builds this program, too.
+    if cfg!(feature = "planted-bugs") {
+        eprintln!("catena-broker: this build can plant bugs; run catena-broker-planted instead");
+        return ExitCode::FAILURE;
     }
-    // Kept to the end: dropping it writes the last lines.
-    let _log = match logging::start(config.log_format, &config.log_level) {
-        Ok(guard) => guard,
-        Err(error) => {
-            eprintln!("catena-broker: {error}");
-            return Exit::Failed.into();
-        }
-    };
-    match run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            error!("{failure:#}");
-            exit_of(&failure).into()
-        }
-    }
-}
-
-fn run(config: &Config) -> Result<()> {
-    startup::check_host(config.cores.len())?;
-    let broker = Broker::start(config).map_err(|failure| explained(failure, config))?;
-    startup::describe_disk(&config.data_dir);
-    let watchdog = Watchdog::start(Arc::clone(broker.status()))?;
-    let served = serve(config, &broker);
-    signals::limit_stop(Exit::StoppedAtOnce as i32);
-    let stopped = broker.stop();
-    // Kept until here: a shard that hangs in the stop shows in the log.
-    drop(watchdog);
-    stopped.and(served)?;
-    info!("stopped");
-    Ok(())
-}
-
-/// The cause of a failed start in plain words, where the disk is the cause.
-fn explained(failure: Error, config: &Config) -> Error {
-    if exit_of(&failure) == Exit::Failed
-        && let Some(found) = startup::diagnose_disk(&config.data_dir)
-    {
-        return found.into();
-    }
-    failure
-}
-
-/// Returns on a signal; an error if the broker cannot go on.
-fn serve(config: &Config, broker: &Broker) -> Result<()> {
-    let start_admin = |addr| {
-        AdminServer::start(addr, Arc::clone(broker.status()))
-            .with_context(|| format!("cannot serve metrics and health on {addr}"))
-    };
-    let admin = config.admin.map(start_admin).transpose()?;
-    let (stop, stopping) = mpsc::channel();
-    // Nobody waits any more if the broker is stopping already.
-    let ask = move || stop.send(()).unwrap_or_default();
-    signals::install(ask, Exit::StoppedAtOnce as i32).context("cannot handle signals")?;
-    announce(config, broker, admin.as_ref());
-    while stopping.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        ensure!(!broker.has_ended(), "a shard ended by itself");
-    }
-    Ok(())
-}
-
-/// Prints the line that tells people and scripts that the broker serves.
-fn announce(config: &Config, broker: &Broker, admin: Option<&AdminServer>) {
-    let listen = broker.addr();
-    let admin = AdminAddress::from(admin.map(AdminServer::addr));
-    let (shards, cores) = (config.cores.len(), CoreChoice::List(config.cores.clone()));
-    let data_dir = config.data_dir.display();
-    // Nobody has to read it: a closed standard output is no reason to stop.
-    let _ = writeln!(
-        std::io::stdout(),
-        "catena-broker ready: listen {listen}, admin {admin}, shards {shards} (cores {cores}), \
-         data {data_dir}, acks after flush"
-    );
-}
-
-fn exit_of(failure: &Error) -> Exit {
-    let is_probe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<ProbeError>()
-            || matches!(
-                cause.downcast_ref::<RuntimeError>(),
-                Some(RuntimeError::Probe(_))
-            )
-    };
-    let is_store = |cause: &(dyn std::error::Error + 'static)| cause.is::<StoreError>();
-    if failure.chain().any(is_store) {
-        Exit::DataDirectoryRefused
-    } else if failure.chain().any(is_probe) {
-        Exit::HostRefused
-    } else {
-        Exit::Failed
-    }
+    program::main(std::env::vars_os())
 }

@@ -14,8 +14,10 @@ use catena_core::block::PlacedRow;
 use catena_core::entry::FrameKind;
 use catena_core::ids::{BlockLocation, JournalId, JournalPos, Lsn, SegmentSeq};
 use catena_core::index::Extent;
+use catena_core::limits::SEGMENT_HEADER_BYTES;
 use catena_core::log::{DroppedPartition, ProduceRefusal, ShardLog};
 use catena_core::metadata::MetadataState;
+use catena_core::planted::{self, Bug};
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{ChainId, Durability, NodeId, Offset, ShardId, TopicId, TopicPartition};
 use catena_protocol::messages::FetchItem;
@@ -272,7 +274,10 @@ impl Shard {
                 bytes: row.bytes,
                 max_timestamp_ms: row.max_timestamp_ms,
             };
-            self.index.insert(row.tp, extent);
+            let starts_segment = block.offset == SEGMENT_HEADER_BYTES;
+            if !(starts_segment && planted::is(Bug::IndexOffByOneAtRoll)) {
+                self.index.insert(row.tp, extent);
+            }
             if let Some(sessions) = watchers.get(&row.tp) {
                 for session in sessions {
                     session.mark_ready(row.tp);

@@ -15,6 +15,7 @@ use catena_protocol::ids::{Offset, ProducerEpoch, ProducerId, Sequence};
 use rustc_hash::FxHashMap;
 
 use crate::log::PartitionSlot;
+use crate::planted::{self, Bug};
 
 pub use row::ProducerRow;
 pub(crate) use row::{PRODUCER_ROW_BYTES, seconds};
@@ -89,7 +90,7 @@ pub struct ProducerTable {
 impl ProducerTable {
     /// What is to be done with a batch; changes nothing.
     pub fn check(&self, slot: PartitionSlot, batch: &ProducerBatch) -> Verdict {
-        if batch.producer == ProducerId(0) {
+        if batch.producer == ProducerId(0) || planted::is(Bug::DuplicateOnReconnect) {
             return Verdict::Append;
         }
         match self.rows.get(&ProducerKey {

@@ -19,6 +19,7 @@ use catena_core::group::{GroupPolicy, Start};
 use catena_core::ids::BlockLocation;
 use catena_core::limits::GROUP_BYTES_MAX;
 use catena_core::log::ShardLog;
+use catena_core::planted::{self, Bug};
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
 use catena_protocol::messages::AckItem;
@@ -286,7 +287,7 @@ impl Shard {
             let mut log = self.log.borrow_mut();
             self.committer.assembler.borrow_mut().take(&mut log)
         };
-        let acks = std::mem::take(&mut *self.committer.waiting.borrow_mut());
+        let mut acks = std::mem::take(&mut *self.committer.waiting.borrow_mut());
         let requests = self.committer.requests.replace(0);
         let bytes = filled.iter().map(|f| f.block.used).sum();
         policy.on_group_start(started_us, requests, bytes);
@@ -302,6 +303,9 @@ impl Shard {
                  }| (block, (frames, records)),
             )
             .unzip();
+        if planted::is(Bug::AckBeforeFlush) {
+            self.release_acks(std::mem::take(&mut acks));
+        }
         // Meanwhile the readers admit what arrives and fill the blocks of the next group.
         let written = self.journal.commit(blocks).await;
         policy.on_group_end(clock::now_us());
@@ -309,6 +313,9 @@ impl Shard {
             Ok(committed) => {
                 for (block, (frames, records)) in committed.into_iter().zip(contents) {
                     self.note_committed(&block, frames, records);
+                }
+                if planted::is(Bug::HighWatermarkOffByOne) {
+                    self.journal.flush_late().await?;
                 }
                 self.noted_to.set(self.journal.flushed());
                 self.release_acks(acks);

@@ -15,6 +15,7 @@ use catena_core::ids::{JournalPos, SegmentSeq};
 use catena_core::index::Extent;
 use catena_core::index::merge::runs_in_segment;
 use catena_core::metadata::{MetadataState, Topic};
+use catena_core::planted::{self, Bug};
 use catena_core::retention::{Policy, trim_to};
 use catena_protocol::ids::{Offset, TopicId, TopicPartition};
 use tracing::{debug, warn};
@@ -120,7 +121,8 @@ impl Shard {
         for sealed in self.journal.segments().sealed() {
             let key = (journal, sealed.segment);
             let in_use = live.contains(&key)
-                || self.reader.files.leased(journal, sealed.segment)
+                || (self.reader.files.leased(journal, sealed.segment)
+                    && !planted::is(Bug::FreeWithoutLease))
                 || self.claims.borrow().is_claimed(key);
             if in_use {
                 continue;

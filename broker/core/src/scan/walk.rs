@@ -11,6 +11,7 @@ use crate::block::{BlockError, BlockHeader, BlockView, check_block_crc, parse_bl
 use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use crate::layout::{to_u32, to_usize};
 use crate::limits::{BLOCK_ALIGN, BLOCK_ALIGN_U32, SCAN_READ_BYTES_MAX};
+use crate::planted::{self, Bug};
 
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -337,7 +338,9 @@ impl Walk {
                 self.note_trace(at, &damage);
                 self.phase = Phase::Ahead { at: next(at) };
             }
-            Phase::Forward { .. } if self.cursor < self.flushed => {
+            Phase::Forward { .. }
+                if self.cursor < self.flushed && !planted::is(Bug::TruncateAtBadBlock) =>
+            {
                 self.damage.get_or_insert((self.cursor, damage));
                 self.cursor = next(self.cursor);
             }
@@ -392,6 +395,7 @@ impl Walk {
         let end = match self.span.end {
             SpanEnd::Recorded(named) => named.end,
             SpanEnd::Lost => last_end.max(self.span.from),
+            SpanEnd::Open { .. } if planted::is(Bug::TruncateAtBadBlock) => self.cursor,
             SpanEnd::Open { .. } => self.cursor.max(self.flushed),
         };
         let last_is_at_end = self.last.filter(|last| last.end == end);
