@@ -102,7 +102,7 @@ impl Shard {
     ) -> Result<Vec<Extent>, ReadError> {
         let recent: Vec<Extent> = {
             let mem = self.index.mem.borrow();
-            mem.floor(tp, offset).iter().take(max).copied().collect()
+            mem.floor(tp, offset, max)
         };
         if recent
             .first()
@@ -129,8 +129,7 @@ impl Shard {
             .index
             .mem
             .borrow()
-            .floor_time(tp, timestamp_ms)
-            .copied();
+            .floor_time(tp, timestamp_ms);
         let pages: Vec<PagePlace> = {
             let runs = self.index.runs.borrow();
             runs.iter()
@@ -243,7 +242,7 @@ impl Shard {
         let mut builder = RunBuilder::default();
         let mut writer = PageWriter::new(self);
         for tp in partitions {
-            let extents = self.index.mem.borrow().frozen_of(tp).to_vec();
+            let extents = self.index.mem.borrow().frozen_of(tp);
             for extent in &extents {
                 if let Some(page) = builder.push(tp, extent) {
                     writer.push(page).await?;

@@ -46,7 +46,7 @@ struct Checked<B> {
 /// Produce work that waits for admission.
 pub enum Pending {
     /// One batch in the memory it was received in.
-    Batch(Origin, Box<BatchWork>),
+    Batch(Origin, BatchWork),
     /// A request that lies in its own block.
     InPlace(Origin, Box<BlockWork>),
 }
@@ -114,10 +114,7 @@ fn receive_small(shard: &Rc<Shard>, origin: &Origin, view: &ProduceView<'_>, mut
                     header,
                     bytes,
                 });
-                shard.queue(
-                    &origin.connection,
-                    Pending::Batch(origin.clone(), Box::new(work)),
-                );
+                shard.queue(&origin.connection, Pending::Batch(origin.clone(), work));
             }
             Err(refusal) => refuse(shard, origin, item_index, bytes.len(), refusal),
         }
@@ -178,10 +175,7 @@ async fn receive_in_place(
             header,
             bytes,
         });
-        shard.queue(
-            &origin.connection,
-            Pending::Batch(origin.clone(), Box::new(work)),
-        );
+        shard.queue(&origin.connection, Pending::Batch(origin.clone(), work));
     }
     Ok(())
 }

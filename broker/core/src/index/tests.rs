@@ -105,13 +105,9 @@ impl Model {
                 partition: number,
                 offset,
             } => {
-                let dropped = index.trim(partition(number), Offset(offset));
+                index.trim(partition(number), Offset(offset));
                 let extents = self.extents.entry(partition(number)).or_default();
-                let dead = |entry: &(Extent, bool)| entry.0.end_offset <= Offset(offset);
-                let expected: Vec<Extent> =
-                    extents.iter().filter(|e| dead(e)).map(|e| e.0).collect();
-                extents.retain(|entry| !dead(entry));
-                assert_eq!(dropped, expected);
+                extents.retain(|entry| entry.0.end_offset > Offset(offset));
             }
             Op::Forget { partition: number } => {
                 index.forget(partition(number));
@@ -150,26 +146,48 @@ proptest! {
     #[test]
     fn the_index_finds_what_a_plain_list_finds(
         ops in prop::collection::vec(op(), 1..120),
-        probes in prop::collection::vec((0..6u32, 0..80u64), 20),
+        probes in prop::collection::vec((0..6u32, 0..80u64, 1..9usize), 20),
     ) {
         let (mut index, mut model) = (MemIndex::default(), Model::default());
         let mut ends = BTreeMap::new();
         for (place, op) in (0u32..).zip(&ops) {
             model.apply(&mut index, op, &mut ends, place);
+            let partitions = index.frozen_partitions();
             let frozen: Vec<_> =
-                index.frozen_sorted().map(|(tp, extents)| (tp, extents.to_vec())).collect();
+                partitions.into_iter().map(|tp| (tp, index.frozen_of(tp))).collect();
             prop_assert_eq!(frozen, model.frozen());
         }
-        for (number, offset) in probes {
+        for (number, offset, max) in probes {
             let tp = partition(number);
-            prop_assert_eq!(index.floor(tp, Offset(offset)), &model.floor(tp, offset)[..]);
+            let expected = model.floor(tp, offset);
+            prop_assert_eq!(index.floor(tp, Offset(offset), usize::MAX), &expected[..]);
+            let first = &expected[..max.min(expected.len())];
+            prop_assert_eq!(index.floor(tp, Offset(offset), max), first);
             let time = 1_000 + i64::try_from(offset).expect("small");
             let by_time = model.floor(tp, 0).into_iter().find(|e| e.max_timestamp_ms >= time);
-            prop_assert_eq!(index.floor_time(tp, time).copied(), by_time);
+            prop_assert_eq!(index.floor_time(tp, time), by_time);
         }
-        let capacity: usize = index.partitions.values().map(|r| r.extents.capacity()).sum();
-        prop_assert_eq!(index.extent_capacity, capacity, "memory is counted as it changes");
         prop_assert_eq!(index.is_empty(), model.extents.is_empty());
+    }
+}
+
+#[test]
+fn a_long_partition_is_found_at_every_distance() {
+    let mut index = MemIndex::default();
+    let count = 10_000_u32;
+    for number in 0..count {
+        let base = u64::from(number) * 3;
+        index.insert(partition(0), extent(base, base + 3, number));
+        index.insert(partition(1), extent(base, base + 1, number));
+    }
+    index.trim(partition(0), Offset(1_500));
+    for number in (0..count).step_by(7) {
+        let offset = u64::from(number) * 3 + 1;
+        let found = index.floor(partition(0), Offset(offset), 5);
+        let first = number.max(500);
+        let places: Vec<u32> = (first..count.min(first + 5)).collect();
+        let found: Vec<u32> = found.iter().map(|extent| extent.bytes - 1024).collect();
+        assert_eq!(found, places, "from offset {offset}");
     }
 }
 
