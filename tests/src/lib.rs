@@ -14,6 +14,7 @@ pub mod command;
 pub mod load;
 pub mod metrics;
 pub mod peer;
+pub mod powerfs;
 pub mod programs;
 pub mod reading;
 pub mod seeded;
