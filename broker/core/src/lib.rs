@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod limits;
 pub mod log;
 pub mod metadata;
+pub mod one_bit;
 pub mod planted;
 pub mod producer;
 pub mod recover;
