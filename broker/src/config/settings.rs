@@ -1,12 +1,12 @@
 //! The options as a source gives them: each one set or not.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::{AdminAddress, ByteSize, Config, CoreChoice, HostPort};
+use super::{AdminAddress, ByteSize, Config, ConfigError, CoreChoice, HostPort, sources};
 
 /// The command line of `catena-broker`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -81,6 +81,14 @@ impl Settings {
         "log-format",
         "log-level",
     ];
+
+    /// What the text of a config file says; `path` is only for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`], [`ConfigError::UnknownKey`] or [`ConfigError::Value`].
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        sources::parse_file(text, path)
+    }
 
     /// These settings, with `weaker` where they say nothing.
     pub(super) fn or(self, weaker: Self) -> Self {

@@ -87,8 +87,13 @@ pub(super) fn read_file(path: &Path) -> Result<Settings, ConfigError> {
         path: path.to_owned(),
         source,
     })?;
+    parse_file(&text, path)
+}
+
+/// What the text of a config file says; `path` is only for messages.
+pub(super) fn parse_file(text: &str, path: &Path) -> Result<Settings, ConfigError> {
     let place = format!("config file {}", path.display());
-    let table: Table = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+    let table: Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
         reason: error.to_string().trim_end().to_owned(),
     })?;

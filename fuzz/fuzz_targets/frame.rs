@@ -1,0 +1,4 @@
+//! Hands libfuzzer's bytes to `catena_fuzz::frame`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| catena_fuzz::frame(data));
