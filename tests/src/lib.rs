@@ -11,6 +11,7 @@
 
 pub mod broker;
 pub mod command;
+pub mod history;
 pub mod load;
 pub mod metrics;
 pub mod peer;

@@ -1,0 +1,83 @@
+//! Where the clients of a run write down what they do, from any thread.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use super::{Fingerprint, History, Outcome, Poll, Produced, Tick};
+
+/// A history in the making.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    ticks: AtomicU64,
+    acknowledged: AtomicU64,
+    history: Mutex<History>,
+}
+
+/// A send whose outcome is to be noted.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent(usize);
+
+impl Recorder {
+    /// Now.
+    pub fn tick(&self) -> Tick {
+        self.ticks.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Notes a send before it is handed in.
+    pub fn sending(&self, producer: u32, partition: u32, number: u64, value: &[u8]) -> Sent {
+        let mut history = self.lock();
+        history.produced.push(Produced {
+            producer,
+            partition,
+            number,
+            value: Fingerprint::of(value),
+            sent: self.tick(),
+            answered: Tick::MAX,
+            outcome: Outcome::Unanswered,
+        });
+        Sent(history.produced.len() - 1)
+    }
+
+    /// Notes what became of a send.
+    pub fn answered(&self, sent: Sent, outcome: Outcome) {
+        let mut history = self.lock();
+        let send = &mut history.produced[sent.0];
+        send.outcome = outcome;
+        send.answered = self.tick();
+        if matches!(outcome, Outcome::Acknowledged(_)) {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes an answer to a reader.
+    pub fn polled(&self, poll: Poll) {
+        self.lock().polls.push(poll);
+    }
+
+    /// How many sends were acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// How many sends were acknowledged so far, by producer.
+    pub fn acknowledged_by_producer(&self) -> BTreeMap<u32, u64> {
+        let mut counts = BTreeMap::new();
+        for send in &self.lock().produced {
+            if matches!(send.outcome, Outcome::Acknowledged(_)) {
+                *counts.entry(send.producer).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// What was noted so far.
+    pub fn history(&self) -> History {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, History> {
+        let locked = self.history.lock();
+        locked.expect("no thread panics while it notes something")
+    }
+}
