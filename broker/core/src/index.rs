@@ -136,10 +136,11 @@ impl MemIndex {
         self.frozen_part().map_or_else(Vec::new, Recent::partitions)
     }
 
-    /// The frozen extents of one partition, in offset order.
-    pub fn frozen_of(&self, tp: TopicPartition) -> Vec<Extent> {
+    /// The frozen extents of some partitions, each in offset order. Faster for some dozens of
+    /// partitions at once than for one after the other.
+    pub fn frozen_of(&self, partitions: &[TopicPartition]) -> Vec<Vec<Extent>> {
         self.frozen_part()
-            .map_or_else(Vec::new, |frozen| frozen.floor(tp, Offset(0), usize::MAX))
+            .map_or_else(Vec::new, |frozen| frozen.all_of(partitions))
     }
 
     /// Drops the extents of a partition that end at or below `log_start`.

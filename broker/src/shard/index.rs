@@ -32,6 +32,9 @@ use crate::runtime::executor;
 const ENTRY_HEADER_BYTES_U32: u32 = 48;
 const _: () = assert!(ENTRY_HEADER_BYTES == 48);
 
+/// Partitions whose extents are gathered together for a run.
+const RUN_PARTITIONS_AT_ONCE: usize = 32;
+
 /// A segment of some journal of the store.
 pub type SegmentKey = (JournalId, SegmentSeq);
 
@@ -125,11 +128,7 @@ impl Shard {
         log_start: Offset,
         timestamp_ms: i64,
     ) -> Result<Option<Extent>, ReadError> {
-        let mut best = self
-            .index
-            .mem
-            .borrow()
-            .floor_time(tp, timestamp_ms);
+        let mut best = self.index.mem.borrow().floor_time(tp, timestamp_ms);
         let pages: Vec<PagePlace> = {
             let runs = self.index.runs.borrow();
             runs.iter()
@@ -241,11 +240,13 @@ impl Shard {
         let partitions = self.index.mem.borrow().frozen_partitions();
         let mut builder = RunBuilder::default();
         let mut writer = PageWriter::new(self);
-        for tp in partitions {
-            let extents = self.index.mem.borrow().frozen_of(tp);
-            for extent in &extents {
-                if let Some(page) = builder.push(tp, extent) {
-                    writer.push(page).await?;
+        for some in partitions.chunks(RUN_PARTITIONS_AT_ONCE) {
+            let extents = self.index.mem.borrow().frozen_of(some);
+            for (tp, extents) in some.iter().zip(extents) {
+                for extent in &extents {
+                    if let Some(page) = builder.push(*tp, extent) {
+                        writer.push(page).await?;
+                    }
                 }
             }
             executor::yield_if_needed().await;

@@ -222,6 +222,9 @@ fn check(
         return Err((ErrorCode::DurabilityTooWeak, u64::from(required.to_wire())));
     }
     let header = BatchHeader::decode(bytes).map_err(|error| (error.code(), 0))?;
+    if !shard.log.borrow().takes(tp, header.producer_id) {
+        return Err(shard.explain(tp, &ProduceRefusal::UnknownPartition { tp }));
+    }
     if usize::try_from(header.length).ok() != Some(bytes.len()) {
         return Err((ErrorCode::InvalidBatch, 0));
     }

@@ -97,11 +97,48 @@ impl Recent {
         self.walk(last, count)
     }
 
+    /// All extents of each of some partitions, in offset order.
+    pub(super) fn all_of(&self, partitions: &[TopicPartition]) -> Vec<Vec<Extent>> {
+        let heads = partitions.iter().map(|tp| self.heads.get(tp));
+        let mut walks: Vec<(Option<&Entry>, u32, Vec<Extent>)> = heads
+            .map(|head| match head {
+                Some(head) => {
+                    let count = index_of(head.depth - head.first) + 1;
+                    (
+                        Some(self.newest(head)),
+                        head.first,
+                        Vec::with_capacity(count),
+                    )
+                }
+                None => (None, 0, Vec::new()),
+            })
+            .collect();
+        // A step in each of them by turns: the entries lie far apart, and the processor fetches
+        // those of different partitions side by side.
+        let mut is_done = false;
+        while !is_done {
+            is_done = true;
+            for (at, first, extents) in &mut walks {
+                if let Some(entry) = *at {
+                    extents.push(entry.extent);
+                    let [previous, ..] = entry.links;
+                    *at = self.entry(previous).filter(|_| entry.depth > *first);
+                    is_done = false;
+                }
+            }
+        }
+        let in_order = |(_, _, mut extents): (_, _, Vec<Extent>)| {
+            extents.reverse();
+            extents
+        };
+        walks.into_iter().map(in_order).collect()
+    }
+
     /// The first extent with a record at or after a time: timestamps are in no order.
     pub(super) fn floor_time(&self, tp: TopicPartition, timestamp_ms: i64) -> Option<Extent> {
         let head = self.heads.get(&tp)?;
         let count = index_of(head.depth - head.first) + 1;
-        let extents = self.walk(self.newest(head), count).into_iter();
+        let extents = self.walk(self.newest(head), count);
         extents
             .into_iter()
             .find(|extent| extent.max_timestamp_ms >= timestamp_ms)

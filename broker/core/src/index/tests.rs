@@ -153,8 +153,8 @@ proptest! {
         for (place, op) in (0u32..).zip(&ops) {
             model.apply(&mut index, op, &mut ends, place);
             let partitions = index.frozen_partitions();
-            let frozen: Vec<_> =
-                partitions.into_iter().map(|tp| (tp, index.frozen_of(tp))).collect();
+            let frozen = index.frozen_of(&partitions);
+            let frozen: Vec<_> = partitions.into_iter().zip(frozen).collect();
             prop_assert_eq!(frozen, model.frozen());
         }
         for (number, offset, max) in probes {

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::ShardLog;
 use super::chain::PendingBatch;
 use crate::limits::OFFSET_MAX;
-use crate::producer::{ProducerBatch, ProducerKey, Verdict};
+use crate::producer::{ProducerBatch, ProducerKey, ProducerRow, Verdict};
 
 /// A batch's place in its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,20 @@ impl ProduceRefusal {
 }
 
 impl ShardLog {
+    /// Whether the partition is here and takes batches, asked when a batch arrives. It also looks
+    /// at what [`ShardLog::admit`] will need of the partition and the producer, so that this is on
+    /// its way to the processor's cache while the batch's CRC is computed.
+    pub fn takes(&self, tp: TopicPartition, producer: ProducerId) -> bool {
+        let Some(&slot) = self.slots.get(&tp) else {
+            return false;
+        };
+        let state = &self.partitions[slot.index()];
+        let chain = &self.chains[crate::codec::index_of(state.chain_index)];
+        let row = chain.producers.row(ProducerKey { slot, producer });
+        std::hint::black_box(row.map(ProducerRow::end_offset));
+        !state.is_closed
+    }
+
     /// Checks a batch and gives it the next offsets of its partition. `now_ms` is the wall clock,
     /// in milliseconds since 1970. The batch must be placed in a frame of its chain, in order
     /// within its partition.

@@ -150,7 +150,10 @@ async fn extent(
         // What the page would have said is unknown up to where the index in memory begins.
         let mem = shard.index.mem.borrow();
         let recent = mem.floor(tp, offset, 1);
-        Unreadable::new(error, recent.first().map_or(high_watermark, |e| e.base_offset))
+        Unreadable::new(
+            error,
+            recent.first().map_or(high_watermark, |e| e.base_offset),
+        )
     })?;
     match extents.first().copied() {
         Some(first) if first.base_offset <= offset => {
