@@ -530,6 +530,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether it has a segment: being written, or sealed and not freed.
+    pub fn holds(&self, segment: SegmentSeq) -> bool {
+        self.active_segment() == segment || self.segments.is_sealed(segment)
+    }
+
     /// Segment that is being written, for readers and for retention.
     pub fn active_segment(&self) -> SegmentSeq {
         self.active.borrow().header.segment

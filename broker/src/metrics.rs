@@ -219,6 +219,10 @@ shard_metrics! {
         "Checkpoints written";
     index_runs: Gauge, "catena_index_runs", Plain,
         "Index runs on disk";
+    index_pages_unreadable: Counter, "catena_index_pages_unreadable", Plain,
+        "Index pages that could not be read: the segments they may name are not freed";
+    live_bytes: Gauge, "catena_live_bytes", Plain,
+        "Bytes of record batches that are wanted; the rest of the segments is padding or dead";
     scan_bytes: Gauge, "catena_scan_bytes", Plain,
         "Bytes of journal read back at the last start";
     stalls_total: Counter, "catena_stalls", Plain,

@@ -6,7 +6,7 @@
 //! borrowed for a moment and never across an await.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -47,6 +47,7 @@ pub mod maintenance;
 pub mod message;
 pub mod offsets;
 pub mod outbox;
+pub mod pins;
 pub mod produce;
 pub mod reader;
 pub mod requests;
@@ -62,6 +63,7 @@ use fetch::FetchSession;
 use inbox::Receiving;
 use index::ShardIndex;
 use message::{ControlRequest, ShardMessage};
+use pins::Pins;
 use reader::{BlockReader, ReadError};
 
 /// What every shard of a node knows of the node.
@@ -114,9 +116,9 @@ pub struct Shard {
     /// Blocking file work.
     pub agent: Rc<FileAgent>,
     /// Dropped partitions whose space is still counted as wanted.
-    pub dropped: RefCell<Vec<DroppedPartition>>,
-    /// Segments of the index runs that the two newest checkpoints name, the older first.
-    pub pinned_runs: RefCell<[BTreeSet<index::SegmentKey>; 2]>,
+    pub dropped: RefCell<BTreeMap<TopicPartition, DroppedPartition>>,
+    /// Segments that the kept checkpoints name.
+    pub pins: RefCell<Pins>,
     /// Segments that other shards may still read.
     pub claims: RefCell<Claims>,
     /// Everything of the journal before this is in the log's state and the index in memory.
@@ -298,7 +300,10 @@ impl Shard {
                 let waiting = watchers.get(&partition.tp).into_iter().flatten();
                 waiting.for_each(|session| session.mark_ready(partition.tp));
             }
-            self.dropped.borrow_mut().extend(dropped);
+            let by_partition = dropped
+                .into_iter()
+                .map(|partition| (partition.tp, partition));
+            self.dropped.borrow_mut().extend(by_partition);
             self.maintenance.notify();
         }
     }

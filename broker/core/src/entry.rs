@@ -9,8 +9,8 @@
 //! 40 row_count u16   42 reserved u16    44 crc u32
 //! ```
 //!
-//! `crc` covers bytes 0..44, then for a `Batches` frame its directory rows and the 64-byte header
-//! of every batch, and for every other kind the whole body. Batch bodies are covered by the
+//! `crc` covers bytes 0..44, then for a `Batches` frame and a `Relocation` record the directory rows
+//! and the 64-byte header of every batch, and for every other kind the whole body. Batch bodies are covered by the
 //! `batch_crc` that those headers hold, so no byte is hashed twice.
 //!
 //! Invariant: an [`EntryView`] comes only from bytes whose geometry and crc were checked, so
@@ -73,6 +73,9 @@ pub enum RecordKind {
     IndexPage = 132,
     /// The directory of an index run.
     IndexDirectory = 133,
+    /// Batches that the cleaner copied here from a segment that is to be freed, with a directory
+    /// as in a `Batches` frame.
+    Relocation = 134,
 }
 
 /// A kind byte, sorted into what this version knows and what it does not.
@@ -98,6 +101,7 @@ impl EntryKind {
             129 => Self::Record(RecordKind::Truncate),
             132 => Self::Record(RecordKind::IndexPage),
             133 => Self::Record(RecordKind::IndexDirectory),
+            134 => Self::Record(RecordKind::Relocation),
             other => Self::Unknown(other),
         }
     }
@@ -114,6 +118,15 @@ impl EntryKind {
     /// Whether an entry of this kind must be understood to read the journal at all.
     pub const fn is_critical(self) -> bool {
         self.number() & NOT_CRITICAL == 0
+    }
+
+    /// Whether the body is a directory of rows and batches, of which the entry's crc covers the
+    /// heads only.
+    pub const fn holds_batches(self) -> bool {
+        matches!(
+            self,
+            Self::Frame(FrameKind::Batches) | Self::Record(RecordKind::Relocation)
+        )
     }
 
     /// Whether it is a chain frame (has an LSN, is replicated).
@@ -226,7 +239,7 @@ pub(crate) fn seal_entry(entry: &mut [u8], row_count: u16) -> u32 {
     let (header, body) = entry.split_at_mut(ENTRY_HEADER_BYTES);
     let mut hasher = Hasher::new();
     hasher.update(&header[..CRC_AT]);
-    if EntryKind::from_number(header[0]) == EntryKind::Frame(FrameKind::Batches) {
+    if EntryKind::from_number(header[0]).holds_batches() {
         let rows = BatchRows::new_trusted(&body[..body_bytes], row_count);
         rows.hash_heads(&mut hasher);
     } else {
@@ -277,6 +290,8 @@ pub enum EntryView<'a> {
     Frame(FrameHeader, &'a [u8]),
     /// A journal record, with its body.
     Record(RecordHeader, &'a [u8]),
+    /// Batches that were moved here. Checked like those of a frame.
+    Relocation(RecordHeader, BatchRows<'a>),
     /// A kind of a later version. Refuse to start if its kind is critical, else skip it.
     Unknown(EntryHeader, &'a [u8]),
 }
@@ -300,7 +315,7 @@ impl<'a> EntryView<'a> {
         let body = &bytes[ENTRY_HEADER_BYTES..][..to_usize(header.body_bytes)];
         let mut hasher = Hasher::new();
         hasher.update(&bytes[..CRC_AT]);
-        let rows = if header.kind == EntryKind::Frame(FrameKind::Batches) {
+        let rows = if header.kind.holds_batches() {
             let rows = BatchRows::check_geometry(body, header.row_count)?;
             rows.hash_heads(&mut hasher);
             Some(rows)
@@ -330,7 +345,9 @@ impl<'a> EntryView<'a> {
     pub(crate) fn trusted(bytes: &'a [u8], offset_in_block: usize) -> Self {
         let header = EntryHeader::decode(bytes);
         let body = &bytes[ENTRY_HEADER_BYTES..][..to_usize(header.body_bytes)];
-        let rows = (header.kind == EntryKind::Frame(FrameKind::Batches))
+        let rows = header
+            .kind
+            .holds_batches()
             .then(|| BatchRows::new_trusted(body, header.row_count));
         Self::from_checked(&header, body, rows, to_u32(offset_in_block))
     }
@@ -369,17 +386,20 @@ impl<'a> EntryView<'a> {
                     None => Self::Frame(frame, body),
                 }
             }
-            EntryKind::Record(kind) => Self::Record(
-                RecordHeader {
+            EntryKind::Record(kind) => {
+                let record = RecordHeader {
                     kind,
                     chain,
                     epoch,
                     crc,
                     offset_in_block,
                     bytes,
-                },
-                body,
-            ),
+                };
+                match rows {
+                    Some(rows) => Self::Relocation(record, rows),
+                    None => Self::Record(record, body),
+                }
+            }
             EntryKind::Unknown(_) => Self::Unknown(*header, body),
         }
     }
@@ -388,7 +408,7 @@ impl<'a> EntryView<'a> {
     pub const fn bytes(&self) -> u32 {
         match self {
             Self::Batches(frame, _) | Self::Frame(frame, _) => frame.bytes,
-            Self::Record(record, _) => record.bytes,
+            Self::Record(record, _) | Self::Relocation(record, _) => record.bytes,
             Self::Unknown(header, _) => header.length,
         }
     }

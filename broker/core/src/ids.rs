@@ -86,6 +86,11 @@ pub struct BlockLocation {
 }
 
 impl BlockLocation {
+    /// The segment that holds it.
+    pub const fn segment_key(&self) -> (JournalId, SegmentSeq) {
+        (self.journal, self.segment)
+    }
+
     /// Where the block starts.
     pub const fn start(&self) -> JournalPos {
         JournalPos::new(self.segment, self.offset)

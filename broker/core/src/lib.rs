@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod block;
 pub mod checkpoint;
+pub mod cleaner;
 pub mod codec;
 pub mod entry;
 pub mod group;

@@ -78,7 +78,7 @@ impl FrameSummary {
                 body: body.to_vec(),
                 ..Self::without_body(header, block)
             }),
-            EntryView::Record(..) | EntryView::Unknown(..) => None,
+            EntryView::Record(..) | EntryView::Relocation(..) | EntryView::Unknown(..) => None,
         }
     }
 

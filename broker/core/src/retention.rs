@@ -20,6 +20,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether anything is ever too much or too old.
+    pub const fn is_limited(&self) -> bool {
+        self.bytes.is_some() || self.age_ms.is_some()
+    }
+
     /// Whether anything of a partition can be trimmed: a cheap test before its extents are read.
     pub fn may_trim(&self, now_ms: i64, state: &PartitionState) -> bool {
         let too_many = self.bytes.is_some_and(|limit| state.bytes > limit);

@@ -242,6 +242,11 @@ impl SegmentSet {
         self.files.borrow().sealed.values().copied().collect()
     }
 
+    /// Whether a segment is sealed and not freed.
+    pub fn is_sealed(&self, segment: SegmentSeq) -> bool {
+        self.files.borrow().sealed.contains_key(&segment)
+    }
+
     /// Bytes of all files of the journal.
     pub fn total_bytes(&self) -> u64 {
         self.files.borrow().total_bytes
@@ -468,7 +473,8 @@ pub fn segment_of(name: &str) -> Option<SegmentSeq> {
     digits.parse().ok().map(SegmentSeq::new)
 }
 
-/// Finds spares, and makes spares of segments that were never started.
+/// Finds spares, and makes spares of segments that were never started, or were started by an
+/// opening that a crash undid.
 async fn collect_spares(
     config: &JournalConfig,
     tail: &JournalTail,
@@ -485,9 +491,12 @@ async fn collect_spares(
         });
     files.next_spare = highest.max().unwrap_or(0);
     for file in listed {
-        // Only a number beyond every started segment can be an unstarted one. A file below that
-        // whose header cannot be read is damaged, and is left alone.
-        let unstarted = segment_of(&file.name).is_some_and(|s| Some(s) > tail.highest_segment);
+        // A number beyond every started segment is an unstarted one. One below that counts unless
+        // the scan saw that no later header leads to it; a file whose header cannot be read is
+        // damaged, counts, and is left alone.
+        let unstarted = segment_of(&file.name).is_some_and(|segment| {
+            Some(segment) > tail.highest_segment || !files.sealed.contains_key(&segment)
+        });
         if !unstarted && !file.name.starts_with("spare-") {
             continue;
         }

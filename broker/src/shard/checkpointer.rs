@@ -67,7 +67,7 @@ impl Shard {
             index_covered: self.index.covered.get(),
             ..ShardCheckpoint::default()
         };
-        let run_segments = self.index.run_segments();
+        let run_segments = self.index.runs.borrow().segments().clone();
         let bytes = self.encode_checkpoint(&head).await;
         let size = bytes.len();
         let path = checkpoint_path(self.journal.dir(), sequence);
@@ -76,8 +76,7 @@ impl Shard {
         debug!(shard = self.id.get(), sequence, size, scan_from = %head.scan_from, "checkpoint");
         // Until the next one succeeds the one before this may be needed, with the runs it names.
         self.recovery_start.set(taken.scan_from);
-        self.pinned_runs.borrow_mut().rotate_left(1);
-        self.pinned_runs.borrow_mut()[1] = run_segments;
+        self.pins.borrow_mut().note_checkpoint(run_segments);
         *taken = Taken {
             sequence,
             scan_from: head.scan_from,

@@ -5,7 +5,7 @@
 //! those that an earlier core count wrote. Runs on the shard's executor.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -34,6 +34,35 @@ pub struct OpenSegment {
 pub struct SegmentFiles {
     journals: PathBuf,
     open: RefCell<BTreeMap<(JournalId, SegmentSeq), Rc<OpenSegment>>>,
+    /// Segments that are being opened, and by how many: as good as leases.
+    opening: RefCell<BTreeMap<(JournalId, SegmentSeq), usize>>,
+    /// Segments that are being freed: nobody opens them any more.
+    retiring: RefCell<BTreeSet<(JournalId, SegmentSeq)>>,
+}
+
+/// Keeps a segment leased while it is being opened.
+struct Opening<'a> {
+    files: &'a SegmentFiles,
+    segment: (JournalId, SegmentSeq),
+}
+
+impl<'a> Opening<'a> {
+    fn new(files: &'a SegmentFiles, segment: (JournalId, SegmentSeq)) -> Opening<'a> {
+        *files.opening.borrow_mut().entry(segment).or_default() += 1;
+        Opening { files, segment }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        let mut opening = self.files.opening.borrow_mut();
+        if let Some(count) = opening.get_mut(&self.segment) {
+            *count -= 1;
+            if *count == 0 {
+                opening.remove(&self.segment);
+            }
+        }
+    }
 }
 
 impl SegmentFiles {
@@ -41,7 +70,9 @@ impl SegmentFiles {
     pub fn new(journals: PathBuf) -> SegmentFiles {
         SegmentFiles {
             journals,
-            open: RefCell::new(BTreeMap::new()),
+            open: RefCell::default(),
+            opening: RefCell::default(),
+            retiring: RefCell::default(),
         }
     }
 
@@ -54,6 +85,11 @@ impl SegmentFiles {
         if let Some(open) = self.open.borrow().get(&(journal, segment)) {
             return Ok(Rc::clone(open));
         }
+        if self.retiring.borrow().contains(&(journal, segment)) {
+            let gone = format!("segment {segment} of journal {journal} is being freed");
+            return Err(io::Error::new(io::ErrorKind::NotFound, gone));
+        }
+        let _opening = Opening::new(self, (journal, segment));
         let path = self.path(journal, segment);
         let file = LogFile::open(&path, false).await?;
         let page = file.read(0, BLOCK_ALIGN).await?;
@@ -85,15 +121,25 @@ impl SegmentFiles {
 
     /// Whether anyone reads from the segment or means to.
     pub fn leased(&self, journal: JournalId, segment: SegmentSeq) -> bool {
-        self.open
+        let held = self
+            .open
             .borrow()
             .get(&(journal, segment))
-            .is_some_and(|s| Rc::strong_count(s) > 1)
+            .map(Rc::strong_count);
+        held.is_some_and(|count| count > 1)
+            || self.opening.borrow().contains_key(&(journal, segment))
     }
 
-    /// Closes a segment that nobody leases.
-    pub fn forget(&self, journal: JournalId, segment: SegmentSeq) {
+    /// Closes a segment that nobody leases and lets nobody open it until it is
+    /// [`retired`](Self::retired): its file is about to become another one.
+    pub fn retire(&self, journal: JournalId, segment: SegmentSeq) {
+        self.retiring.borrow_mut().insert((journal, segment));
         self.open.borrow_mut().remove(&(journal, segment));
+    }
+
+    /// The file has another name now, or could not be freed.
+    pub fn retired(&self, journal: JournalId, segment: SegmentSeq) {
+        self.retiring.borrow_mut().remove(&(journal, segment));
     }
 }
 

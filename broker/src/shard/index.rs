@@ -9,31 +9,33 @@
 //! the shard's executor.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use catena_core::entry::{ENTRY_HEADER_BYTES, RecordKind};
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
-use catena_core::index::merge::{MergeStep, RunMerger, merge_plan};
-use catena_core::index::run::{BuiltPage, PagePlace, RunBuilder, RunDirectory, RunPage};
+use catena_core::index::merge::{ExtentStep, MergeError, RunMerger, merge_plan};
+use catena_core::index::run::{PagePlace, RunDirectory, RunPage};
 use catena_core::index::{Extent, MemIndex};
-use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
-use futures_util::future::try_join_all;
+use catena_protocol::ids::{Offset, TopicPartition};
 use tracing::warn;
 
 use super::Shard;
 use super::reader::ReadError;
 use crate::journal::JournalError;
-use crate::limits::{INDEX_JOURNAL_BYTES_MAX, INDEX_MEMORY_BYTES_MAX, INDEX_PAGES_IN_FLIGHT};
+use crate::limits::{INDEX_JOURNAL_BYTES_MAX, INDEX_MEMORY_BYTES_MAX};
 use crate::runtime::executor;
 
-/// A page is the body of its record, behind the entry's header.
-const ENTRY_HEADER_BYTES_U32: u32 = 48;
-const _: () = assert!(ENTRY_HEADER_BYTES == 48);
+mod live;
+mod overlay;
+mod runs;
+mod writing;
 
-/// Partitions whose extents are gathered together for a run.
-const RUN_PARTITIONS_AT_ONCE: usize = 32;
+pub use live::{LiveBytes, LiveCount};
+pub use runs::Runs;
+pub use writing::RunWriter;
+
+use overlay::{Found, overlay};
 
 /// A segment of some journal of the store.
 pub type SegmentKey = (JournalId, SegmentSeq);
@@ -44,17 +46,26 @@ pub struct ShardIndex {
     /// Extents that are in no run yet.
     pub mem: RefCell<MemIndex>,
     /// The runs that lookups need.
-    pub runs: RefCell<Vec<RunDirectory>>,
+    pub runs: RefCell<Runs>,
     /// Everything of this journal before this position is in runs.
     pub covered: Cell<JournalPos>,
-    /// Bytes of batches still wanted, per segment.
-    pub live: RefCell<BTreeMap<SegmentKey, u64>>,
-    /// Whether `live` is complete: the runs found at start have been counted.
-    pub live_known: Cell<bool>,
+    /// How much of each segment is still wanted.
+    pub live: RefCell<LiveCount>,
+    /// Segments of other journals that were there at start: runs of an earlier deal of chains may
+    /// name some that were freed.
+    elsewhere: BTreeSet<SegmentKey>,
     run_at_bytes: Cell<u64>,
 }
 
 impl ShardIndex {
+    /// An empty index on a shard that found these segments of other journals.
+    pub fn new(elsewhere: BTreeSet<SegmentKey>) -> ShardIndex {
+        ShardIndex {
+            elsewhere,
+            ..ShardIndex::default()
+        }
+    }
+
     /// Adds a committed extent.
     pub fn insert(&self, tp: TopicPartition, extent: Extent) {
         self.mem.borrow_mut().insert(tp, extent);
@@ -63,34 +74,12 @@ impl ShardIndex {
 
     /// Counts an extent's bytes as wanted.
     pub fn count(&self, extent: &Extent) {
-        let key = (extent.block.journal, extent.block.segment);
-        *self.live.borrow_mut().entry(key).or_default() += u64::from(extent.bytes);
+        self.live.borrow_mut().add(extent);
     }
 
     /// Counts an extent's bytes as no longer wanted.
     pub fn discount(&self, extent: &Extent) {
-        let key = (extent.block.journal, extent.block.segment);
-        let mut live = self.live.borrow_mut();
-        if let Some(bytes) = live.get_mut(&key) {
-            *bytes = bytes.saturating_sub(u64::from(extent.bytes));
-            if *bytes == 0 {
-                live.remove(&key);
-            }
-        }
-    }
-
-    /// The segments that hold batches that this shard wants.
-    pub fn live_segments(&self) -> BTreeSet<SegmentKey> {
-        self.live.borrow().keys().copied().collect()
-    }
-
-    /// The segments that hold pages of the runs in use.
-    pub fn run_segments(&self) -> BTreeSet<SegmentKey> {
-        self.runs
-            .borrow()
-            .iter()
-            .flat_map(RunDirectory::segments)
-            .collect()
+        self.live.borrow_mut().remove(extent);
     }
 }
 
@@ -113,12 +102,16 @@ impl Shard {
         {
             return Ok(recent);
         }
-        let mut best = recent;
+        let mut sources = Vec::new();
         for candidates in self.pages_of(tp, offset) {
-            let found = self.first_hits(tp, offset, max, candidates).await?;
-            best = earlier(best, found);
+            sources.push(self.first_hits(tp, offset, max, candidates).await?);
         }
-        Ok(best)
+        let more = recent.last().filter(|_| recent.len() == max);
+        sources.push(Found {
+            more_from: more.map(|last| last.end_offset),
+            extents: recent,
+        });
+        Ok(overlay(sources))
     }
 
     /// The first extent of a partition with a record at or after `timestamp_ms`.
@@ -149,7 +142,11 @@ impl Shard {
                 best = Some(hit);
             }
         }
-        Ok(best)
+        let Some(hit) = best else { return Ok(None) };
+        // What an earlier run names may have been moved since.
+        let at = hit.base_offset.max(log_start);
+        let counting = self.extents_from(tp, at, 1).await?;
+        Ok(counting.first().copied().or(best))
     }
 
     /// Writes and merges runs when it is time; called by the shard's maintenance.
@@ -160,7 +157,7 @@ impl Shard {
         loop {
             let plan = merge_plan(&self.index.runs.borrow());
             let Some(plan) = plan else { break };
-            if let Err(reason) = self.merge_runs(&plan).await? {
+            if let Err(reason) = self.merge_runs(plan).await? {
                 warn!(
                     shard = self.id.get(),
                     reason, "index runs could not be merged"
@@ -202,107 +199,71 @@ impl Shard {
     }
 
     /// Counts the wanted bytes of the runs that were found at start. Segments are freed only after.
-    pub async fn count_live(self: &Rc<Self>) -> Result<(), ReadError> {
-        let places: Vec<PagePlace> = {
-            let runs = self.index.runs.borrow();
-            runs.iter()
-                .flat_map(|run| run.pages.iter().map(|page| page.place))
-                .collect()
-        };
-        for place in places {
-            let page = self.index_page(place).await?;
-            for at in 0..page.len() {
-                if let Some((tp, extent)) = page.get(at)
-                    && self.is_live(tp, extent.end_offset)
-                {
-                    self.index.count(&extent);
-                }
-            }
-            executor::yield_if_needed().await;
-        }
-        self.index.live_known.set(true);
-        Ok(())
-    }
-
-    /// Whether records of the partition below `end` may still be wanted.
-    pub fn is_live(&self, tp: TopicPartition, end: Offset) -> bool {
-        self.log
-            .borrow()
-            .partition(tp)
-            .is_some_and(|partition| end > partition.log_start)
-    }
-
-    /// Writes everything in memory as a run.
-    pub async fn write_run(self: &Rc<Self>) -> Result<(), JournalError> {
-        let covered = self.noted_to.get();
-        self.index.run_at_bytes.set(self.journal.written_bytes());
-        self.index.mem.borrow_mut().freeze();
-        let partitions = self.index.mem.borrow().frozen_partitions();
-        let mut builder = RunBuilder::default();
-        let mut writer = PageWriter::new(self);
-        for some in partitions.chunks(RUN_PARTITIONS_AT_ONCE) {
-            let extents = self.index.mem.borrow().frozen_of(some);
-            for (tp, extents) in some.iter().zip(extents) {
-                for extent in &extents {
-                    if let Some(page) = builder.push(*tp, extent) {
-                        writer.push(page).await?;
-                    }
-                }
-            }
-            executor::yield_if_needed().await;
-        }
-        if let Some(page) = builder.finish() {
-            writer.push(page).await?;
-        }
-        let directory = writer.finish().await?;
-        if !directory.pages.is_empty() {
-            self.index.runs.borrow_mut().push(directory);
-        }
-        self.index.mem.borrow_mut().thaw_done();
-        self.index.covered.set(covered);
-        Ok(())
-    }
-
-    /// Merges the runs of `plan` into one. The inner error leaves everything as it was.
-    pub async fn merge_runs(
-        self: &Rc<Self>,
-        plan: &[usize],
-    ) -> Result<Result<(), String>, JournalError> {
+    /// A page that cannot be read is counted around.
+    ///
+    /// # Errors
+    /// [`MergeError::Overlap`]: the runs contradict each other, and nothing may be freed.
+    pub async fn count_live(self: &Rc<Self>) -> Result<(), MergeError> {
+        let runs: Vec<RunDirectory> = self.index.runs.borrow().to_vec();
         let shard = Rc::clone(self);
-        let mut merger = {
-            let runs = self.index.runs.borrow();
-            let inputs: Vec<&RunDirectory> = plan.iter().map(|index| &runs[*index]).collect();
-            RunMerger::new(&inputs, move |tp, end| shard.is_live(tp, end))
-        };
-        let mut writer = PageWriter::new(self);
+        let inputs: Vec<&RunDirectory> = runs.iter().collect();
+        let mut merger = RunMerger::new(&inputs, move |tp, extent| shard.counts(tp, extent));
         loop {
-            match merger.poll() {
-                Err(error) => return Ok(Err(error.to_string())),
-                Ok(MergeStep::Done) => break,
-                Ok(MergeStep::Page(page)) => writer.push(page).await?,
-                Ok(MergeStep::NeedPage { run, page }) => {
-                    let place = self.index.runs.borrow()[plan[run]].pages[page].place;
+            match merger.poll_extent()? {
+                ExtentStep::Done => break,
+                ExtentStep::Extent(_, extent) => self.index.count(&extent),
+                ExtentStep::NeedPage { run, page } => {
+                    let place = runs[run].pages[page].place;
                     let supplied = match self.page_bytes(place).await {
                         Ok(bytes) => merger.supply(run, &bytes).map_err(|e| e.to_string()),
                         Err(error) => Err(error.to_string()),
                     };
                     if let Err(reason) = supplied {
-                        return Ok(Err(reason));
+                        self.note_unreadable_page(place, &reason);
+                        merger.pass_over(run)?;
                     }
+                    executor::yield_if_needed().await;
                 }
             }
-            executor::yield_if_needed().await;
         }
-        let merged = writer.finish().await?;
-        let mut runs = self.index.runs.borrow_mut();
-        for index in plan.iter().rev() {
-            runs.remove(*index);
+        self.index.live.borrow_mut().complete();
+        Ok(())
+    }
+
+    fn note_unreadable_page(&self, place: PagePlace, reason: &str) {
+        let (journal, segment) = place.block.segment_key();
+        warn!(
+            shard = self.id.get(),
+            journal = journal.get(),
+            segment = segment.get(),
+            reason,
+            "an index page cannot be read: the segments up to its own are not freed"
+        );
+        self.metrics.index_pages_unreadable.add(1);
+        let mut live = self.index.live.borrow_mut();
+        live.note_unreadable(place.block.segment_key());
+    }
+
+    /// Whether an extent of a run is counted as wanted. Those of a dropped partition are until
+    /// they have been taken out of the count.
+    pub fn counts(&self, tp: TopicPartition, extent: &Extent) -> bool {
+        let dropped = self.dropped.borrow();
+        let log_start = match self.log.borrow().partition(tp) {
+            Some(partition) => Some(partition.log_start),
+            None => dropped.get(&tp).map(|partition| partition.log_start),
+        };
+        log_start.is_some_and(|start| extent.end_offset > start) && self.is_stored(extent)
+    }
+
+    /// Whether the segment of an extent is there. An extent of a run may name one that was freed
+    /// if another shard moved the batches before the chain was dealt to this one.
+    fn is_stored(&self, extent: &Extent) -> bool {
+        let (journal, segment) = extent.block.segment_key();
+        if journal == self.journal.id() {
+            self.journal.holds(segment)
+        } else {
+            self.index.elsewhere.contains(&(journal, segment))
         }
-        if !merged.pages.is_empty() {
-            let place = plan[0].min(runs.len());
-            runs.insert(place, merged);
-        }
-        Ok(Ok(()))
     }
 
     fn pages_of(&self, tp: TopicPartition, offset: Offset) -> Vec<Vec<PagePlace>> {
@@ -316,21 +277,28 @@ impl Shard {
             .collect()
     }
 
+    /// What one run has, as far as the first page with any of it reaches.
     async fn first_hits(
         self: &Rc<Self>,
         tp: TopicPartition,
         offset: Offset,
         max: usize,
         pages: Vec<PagePlace>,
-    ) -> Result<Vec<Extent>, ReadError> {
-        for place in pages {
+    ) -> Result<Found, ReadError> {
+        let mut places = pages.into_iter();
+        while let Some(place) = places.next() {
             let page = self.index_page(place).await?;
             let hits: Vec<Extent> = page.extents(tp, offset).take(max).collect();
-            if !hits.is_empty() {
-                return Ok(hits);
+            if let Some(last) = hits.last().map(|last| last.end_offset) {
+                let may_have_more = hits.len() == max || places.len() > 0;
+                let extents = hits.into_iter().filter(|extent| self.is_stored(extent));
+                return Ok(Found {
+                    extents: extents.collect(),
+                    more_from: may_have_more.then_some(last),
+                });
             }
         }
-        Ok(Vec::new())
+        Ok(Found::default())
     }
 
     async fn index_page(self: &Rc<Self>, place: PagePlace) -> Result<RunPage, ReadError> {
@@ -351,72 +319,5 @@ impl Shard {
         };
         let bytes = block.as_slice().get(start..end).ok_or_else(corrupt)?;
         Ok(Bytes::copy_from_slice(bytes))
-    }
-}
-
-/// Of two lists of extents the one that starts earlier, up to where the other begins.
-fn earlier(first: Vec<Extent>, second: Vec<Extent>) -> Vec<Extent> {
-    let (mut early, late) = match (first.first(), second.first()) {
-        (None, _) => return second,
-        (_, None) => return first,
-        (Some(a), Some(b)) if a.base_offset <= b.base_offset => (first, second),
-        _ => (second, first),
-    };
-    let bound = late[0].base_offset;
-    let keep = early
-        .partition_point(|extent| extent.base_offset < bound)
-        .max(1);
-    early.truncate(keep);
-    early
-}
-
-/// Writes the pages of a run, several at a time, and collects their directory.
-struct PageWriter<'a> {
-    shard: &'a Rc<Shard>,
-    waiting: Vec<BuiltPage>,
-    directory: RunDirectory,
-}
-
-impl<'a> PageWriter<'a> {
-    fn new(shard: &'a Rc<Shard>) -> Self {
-        PageWriter {
-            shard,
-            waiting: Vec::new(),
-            directory: RunDirectory::default(),
-        }
-    }
-
-    async fn push(&mut self, page: BuiltPage) -> Result<(), JournalError> {
-        self.waiting.push(page);
-        if self.waiting.len() >= INDEX_PAGES_IN_FLIGHT {
-            self.write().await
-        } else {
-            Ok(())
-        }
-    }
-
-    async fn finish(mut self) -> Result<RunDirectory, JournalError> {
-        self.write().await?;
-        Ok(self.directory)
-    }
-
-    async fn write(&mut self) -> Result<(), JournalError> {
-        let pages = std::mem::take(&mut self.waiting);
-        let no_chain = (ChainId::new(0), ChainEpoch::new(0));
-        let places = try_join_all(pages.iter().map(|page| {
-            let body = Bytes::copy_from_slice(&page.bytes);
-            self.shard
-                .append_record(RecordKind::IndexPage, no_chain, body)
-        }))
-        .await?;
-        for (page, place) in pages.iter().zip(places) {
-            let place = PagePlace {
-                block: place.block,
-                offset_in_block: place.offset_in_block + ENTRY_HEADER_BYTES_U32,
-                bytes: u32::try_from(page.bytes.len()).expect("a page is at most 16 KiB"),
-            };
-            self.directory.push(page.placed(place), page.extents);
-        }
-        Ok(())
     }
 }

@@ -25,7 +25,7 @@ pub async fn run(shard: Rc<Shard>, mut taken: Taken, old_segments: Vec<SegmentKe
         error!(
             shard = shard.id.get(),
             %error,
-            "an index page cannot be read; no segment is freed until the next start"
+            "the index runs contradict each other; no segment is freed until the next start"
         );
     }
     let mut claimed = old_segments;
@@ -90,13 +90,13 @@ fn note<E: std::fmt::Display>(shard: &Shard, what: &str, outcome: Result<(), E>)
 /// Tells the owners of old segments which of them this shard does not want any more. Only what a
 /// checkpoint has made durable counts.
 async fn release_claims(shard: &Rc<Shard>, taken: &Taken, claimed: &mut Vec<SegmentKey>) {
-    if claimed.is_empty() || taken.sequence == 0 || !shard.index.live_known.get() {
+    let is_counted = shard.index.live.borrow().is_complete();
+    if claimed.is_empty() || taken.sequence == 0 || !is_counted {
         return;
     }
-    let wanted = shard.wanted_segments();
     let mut released: BTreeMap<ShardId, Vec<SegmentKey>> = BTreeMap::new();
     claimed.retain(|segment| {
-        let keep = wanted.contains(segment) || shard.reader.files.leased(segment.0, segment.1);
+        let keep = shard.wants_segment(*segment) || shard.reader.files.leased(segment.0, segment.1);
         if !keep {
             released
                 .entry(shard.keeper_of(segment.0))
@@ -137,6 +137,9 @@ impl Shard {
     fn publish_gauges(&self) {
         let count = |n: usize| u64::try_from(n).expect("usize fits u64");
         self.publish_pinned();
+        self.metrics
+            .live_bytes
+            .set(self.index.live.borrow().bytes());
         self.metrics.stall_max_us.set(self.progress.late_max_us());
         let counted = self.metrics.stalls_total.get();
         self.metrics

@@ -96,10 +96,19 @@ async fn search(
     log_start: Offset,
     at_ms: i64,
 ) -> Result<Option<(Offset, i64)>, ReadError> {
-    let Some(extent) = shard.extent_at_time(tp, log_start, at_ms).await? else {
+    let Some(mut extent) = shard.extent_at_time(tp, log_start, at_ms).await? else {
         return Ok(None);
     };
-    let block = shard.reader.block(std::iter::once(extent)).await?;
+    let block = loop {
+        match shard.reader.block(std::iter::once(extent)).await {
+            Ok(block) => break block,
+            Err(error) => {
+                // It may have been moved, and the place freed, since it was looked up.
+                let again = shard.extent_at_time(tp, log_start, at_ms).await?;
+                extent = again.filter(|e| e.block != extent.block).ok_or(error)?;
+            }
+        }
+    };
     let start = usize::try_from(extent.offset_in_block).expect("u32 fits usize");
     let bytes = usize::try_from(extent.bytes).expect("u32 fits usize");
     let batches = block.slice(start, bytes);

@@ -4,7 +4,7 @@
 //! whole extents go. A segment is freed when no partition, no index run, no recovery and no reader
 //! needs it. Runs on the shard's executor, in the background.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use catena_core::entry::control::DropTopic;
 use catena_core::ids::{JournalPos, SegmentSeq};
 use catena_core::index::Extent;
 use catena_core::index::merge::runs_in_segment;
-use catena_core::metadata::{MetadataState, Topic};
+use catena_core::metadata::Topic;
 use catena_core::planted::{self, Bug};
 use catena_core::retention::{Policy, trim_to};
 use catena_protocol::ids::{Offset, TopicId, TopicPartition};
@@ -82,11 +82,11 @@ impl Shard {
     /// Takes the extents of dropped partitions out of the count of wanted bytes. Only once that
     /// count is complete: what was not counted must not be taken out.
     pub async fn discount_dropped(self: &Rc<Self>) {
-        if !self.index.live_known.get() {
+        if !self.index.live.borrow().is_complete() {
             return;
         }
-        let dropped = std::mem::take(&mut *self.dropped.borrow_mut());
-        for partition in dropped {
+        let dropped = self.dropped.borrow().clone();
+        for partition in dropped.into_values() {
             let (start, end) = (partition.log_start, partition.high_watermark);
             if let Err(error) = self.discount_range(partition.tp, start, end).await {
                 warn!(
@@ -96,31 +96,29 @@ impl Shard {
                 );
             }
             self.index.mem.borrow_mut().forget(partition.tp);
+            self.dropped.borrow_mut().remove(&partition.tp);
         }
     }
 
-    /// Segments that hold something this shard wants, or that a kept checkpoint names.
-    pub fn wanted_segments(&self) -> BTreeSet<SegmentKey> {
-        let mut wanted = self.index.live_segments();
-        wanted.extend(self.index.run_segments());
-        wanted.extend(self.pinned_runs.borrow().iter().flatten());
-        wanted
+    /// Whether a segment holds something this shard wants, or a kept checkpoint names it.
+    pub fn wants_segment(&self, segment: SegmentKey) -> bool {
+        self.index.live.borrow().wants(segment)
+            || self.index.runs.borrow().segments().contains(&segment)
+            || self.pins.borrow().contains(segment)
     }
 
     /// Frees the sealed segments of this journal that nobody needs, and tells what waits for a
     /// checkpoint or an index run only.
     pub async fn free_segments(self: &Rc<Self>) -> Waiting {
         let mut waiting = Waiting::default();
-        if !self.index.live_known.get() {
+        if !self.index.live.borrow().is_complete() {
             return waiting;
         }
-        let (live, runs) = (self.index.live_segments(), self.index.run_segments());
-        let wanted = self.wanted_segments();
         let journal = self.journal.id();
-        self.free_old_journals(&wanted).await;
+        self.free_old_journals().await;
         for sealed in self.journal.segments().sealed() {
             let key = (journal, sealed.segment);
-            let in_use = live.contains(&key)
+            let in_use = self.index.live.borrow().wants(key)
                 || (self.reader.files.leased(journal, sealed.segment)
                     && !planted::is(Bug::FreeWithoutLease))
                 || self.claims.borrow().is_claimed(key);
@@ -128,9 +126,11 @@ impl Shard {
                 continue;
             }
             let end = JournalPos::new(sealed.segment, sealed.end);
-            if wanted.contains(&key) || end > self.recovery_start.get() {
+            let holds_run = self.index.runs.borrow().segments().contains(&key);
+            let is_named = holds_run || self.pins.borrow().contains(key);
+            if is_named || end > self.recovery_start.get() {
                 waiting.bytes += u64::from(sealed.file_bytes);
-                if waiting.held_by_run.is_none() && runs.contains(&key) {
+                if waiting.held_by_run.is_none() && holds_run {
                     waiting.held_by_run = Some(key);
                 }
                 continue;
@@ -149,12 +149,17 @@ impl Shard {
     /// Writes the live extents of the runs in a segment anew, elsewhere.
     pub async fn move_runs_out_of(self: &Rc<Self>, segment: SegmentKey) -> anyhow::Result<()> {
         let plan = runs_in_segment(&self.index.runs.borrow(), segment.0, segment.1);
-        self.merge_runs(&plan).await?.map_err(anyhow::Error::msg)
+        // Each alone: their order stays. The last first: one that is empty then goes away.
+        for index in plan.into_iter().rev() {
+            let merged = self.merge_runs(index..index + 1).await?;
+            merged.map_err(anyhow::Error::msg)?;
+        }
+        Ok(())
     }
 
     async fn free_segment(&self, segment: SegmentSeq) {
         let journal = self.journal.id();
-        self.reader.files.forget(journal, segment);
+        self.reader.files.retire(journal, segment);
         self.cache.borrow_mut().forget_segment(journal, segment);
         match self.journal.segments().free(segment).await {
             Ok(outcome) => {
@@ -174,20 +179,21 @@ impl Shard {
                 );
             }
         }
+        self.reader.files.retired(journal, segment);
     }
 
     /// Removes the segments of journals that no shard writes any more, once nobody needs them.
-    async fn free_old_journals(&self, wanted: &BTreeSet<SegmentKey>) {
+    async fn free_old_journals(&self) {
         let mut kept = self.old_segments.borrow().clone();
         let mut removed = BTreeSet::new();
         for key in &kept {
-            let needed = wanted.contains(key)
+            let needed = self.wants_segment(*key)
                 || self.reader.files.leased(key.0, key.1)
                 || self.claims.borrow().is_claimed(*key);
             if needed {
                 continue;
             }
-            self.reader.files.forget(key.0, key.1);
+            self.reader.files.retire(key.0, key.1);
             self.cache.borrow_mut().forget_segment(key.0, key.1);
             let path = self.reader.files.path(key.0, key.1);
             match self.agent.remove(&path).await {
@@ -196,22 +202,27 @@ impl Shard {
                 }
                 Err(error) => warn!(path = %path.display(), %error, "segment not removed"),
             }
+            self.reader.files.retired(key.0, key.1);
         }
         kept.retain(|key| !removed.contains(key));
         *self.old_segments.borrow_mut() = kept;
     }
 
     fn retention_candidates(&self, now_ms: i64) -> Vec<Candidate> {
-        let metadata = self.metadata.borrow();
-        let is_limited = |topic: &Topic| {
-            topic.config.retention_bytes.is_some() || topic.config.retention_ms.is_some()
+        let policies: BTreeMap<TopicId, Policy> = {
+            let metadata = self.metadata.borrow();
+            let limited = metadata.topics().filter_map(|topic| {
+                let policy = policy_of(topic);
+                policy.is_limited().then_some((topic.id, policy))
+            });
+            limited.collect()
         };
-        if !metadata.topics().any(is_limited) {
+        if policies.is_empty() {
             return Vec::new();
         }
         let log = self.log.borrow();
-        let candidates = log.partitions().filter_map(|partition| {
-            let policy = policy_of(&metadata, partition.tp.topic)?;
+        let candidates = log.partitions_unsorted().filter_map(|partition| {
+            let policy = *policies.get(&partition.tp.topic)?;
             policy.may_trim(now_ms, partition).then_some(Candidate {
                 tp: partition.tp,
                 policy,
@@ -250,12 +261,7 @@ impl Shard {
         let Some(trim) = trim else { return Ok(Ok(())) };
         let body = Bytes::copy_from_slice(&trim.frame(tp).encode());
         self.append_control(chain, FrameKind::Trim, body).await?;
-        let took_effect = self
-            .log
-            .borrow()
-            .partition(tp)
-            .is_some_and(|p| p.log_start >= trim.log_start);
-        if !took_effect {
+        if self.log_start_of(tp) < Some(trim.log_start) {
             // The topic was dropped first, and its whole range is discounted for that.
             return Ok(Ok(()));
         }
@@ -272,6 +278,14 @@ impl Shard {
             "trimmed by retention"
         );
         Ok(Ok(()))
+    }
+
+    /// The log start of a partition, at its end if it was dropped a moment ago.
+    fn log_start_of(&self, tp: TopicPartition) -> Option<Offset> {
+        let of_dropped = || Some(self.dropped.borrow().get(&tp)?.log_start);
+        let log = self.log.borrow();
+        let of_partition = log.partition(tp).map(|partition| partition.log_start);
+        of_partition.or_else(of_dropped)
     }
 
     async fn discount_range(
@@ -295,10 +309,9 @@ impl Shard {
     }
 }
 
-fn policy_of(metadata: &MetadataState, topic: TopicId) -> Option<Policy> {
-    let config = &metadata.topic(topic)?.config;
-    Some(Policy {
-        bytes: config.retention_bytes,
-        age_ms: config.retention_ms,
-    })
+fn policy_of(topic: &Topic) -> Policy {
+    Policy {
+        bytes: topic.config.retention_bytes,
+        age_ms: topic.config.retention_ms,
+    }
 }

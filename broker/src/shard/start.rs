@@ -13,7 +13,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use catena_core::entry::RecordKind;
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
-use catena_core::index::run::RunDirectory;
 use catena_core::log::{Folded, ShardLog};
 use catena_core::recover::FrameSummary;
 use catena_protocol::ids::{ChainId, ShardId, TopicId};
@@ -24,8 +23,9 @@ use super::checkpointer::Taken;
 use super::claims::Claims;
 use super::committer::Committer;
 use super::files::{SegmentFiles, journal_dir};
-use super::index::{SegmentKey, ShardIndex};
+use super::index::{Runs, SegmentKey, ShardIndex};
 use super::message::{ControlRequest, ShardMessage};
+use super::pins::Pins;
 use super::reader::BlockReader;
 use super::{NodeIdentity, Shard, listener, maintenance};
 use crate::boot::{BootPlan, ScannedFrames, ShardInput};
@@ -159,14 +159,15 @@ async fn build(
     }
     fold(&mut log, &input.frames)?;
     drop_unknown_topics(&mut log, &boot.plan);
-    let index = ShardIndex::default();
+    let old = OldSegments::list(&boot, &agent).await?;
+    let index = ShardIndex::new(old.elsewhere);
     let own = JournalId::new(boot.id.get());
     rebuild_index(&index, &log, &boot.plan, &input.frames);
     index.covered.set(boot.plan.index_covered(own));
-    let pinned_runs = input.runs.iter().flat_map(RunDirectory::segments).collect();
-    *index.runs.borrow_mut() = input.runs;
+    let runs = Runs::new(input.runs);
+    let pins = Pins::new(runs.segments().clone());
+    *index.runs.borrow_mut() = runs;
 
-    let old = OldSegments::list(&boot, &agent).await?;
     let (least, most) = boot.segment_bytes;
     let config = JournalConfig {
         id: own,
@@ -209,7 +210,7 @@ async fn build(
         mesh: boot.mesh,
         agent,
         dropped: RefCell::default(),
-        pinned_runs: RefCell::new([BTreeSet::new(), pinned_runs]),
+        pins: RefCell::new(pins),
         claims: RefCell::new(old.claims),
         recovery_start: Cell::new(JournalPos::default()),
         group_done: Notify::new(),
@@ -299,6 +300,8 @@ struct OldSegments {
     foreign: Vec<SegmentKey>,
     /// Those of journals that nobody writes any more and that this shard looks after.
     unwritten: Vec<SegmentKey>,
+    /// Those of all journals but its own.
+    elsewhere: BTreeSet<SegmentKey>,
     /// What others may want of those that this shard looks after.
     claims: Claims,
 }
@@ -328,9 +331,13 @@ impl OldSegments {
             .copied()
             .filter(|key| key.0.get() >= shards)
             .collect();
+        let own = JournalId::new(boot.id.get());
+        let all = kept.iter().chain(&foreign).copied();
+        let elsewhere = all.filter(|key| key.0 != own).collect();
         Ok(OldSegments {
             foreign,
             unwritten,
+            elsewhere,
             claims: Claims::new(kept.into_iter(), &others),
         })
     }

@@ -135,6 +135,8 @@ impl Audit {
                         self.skip();
                     }
                 }
+                // Copies of batches whose frames were counted where they came first.
+                EntryView::Relocation(..) => self.counts.records += 1,
                 EntryView::Unknown(header, _) if header.kind.is_critical() => {
                     let kind = header.kind.number();
                     self.gaps.push(Gap {

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use catena_core::block::BlockHeader;
 use catena_core::entry::control::{DropTopic, ProducerExpiry, Trim, Truncate};
-use catena_core::entry::{BatchView, EntryView, FrameHeader, FrameKind, RecordKind};
+use catena_core::entry::{
+    BatchRows, BatchView, EntryView, FrameHeader, FrameKind, RecordHeader, RecordKind,
+};
 use catena_core::ids::BlockLocation;
 use catena_core::scan::{CorruptRange, TornTail};
 use serde_json::{Value, json};
@@ -64,6 +66,7 @@ pub(crate) fn entry(view: &EntryView<'_>) -> Line {
                 RecordKind::Truncate => "truncate",
                 RecordKind::IndexPage => "index page",
                 RecordKind::IndexDirectory => "index directory",
+                RecordKind::Relocation => "relocation",
             };
             let mut text = format!("    record {name:<15}  {} bytes", header.bytes);
             let mut json = json!({
@@ -89,6 +92,7 @@ pub(crate) fn entry(view: &EntryView<'_>) -> Line {
             }
             Line { text, json }
         }
+        EntryView::Relocation(header, rows) => relocation(header, rows),
         EntryView::Unknown(header, _) => {
             let number = header.kind.number();
             let weight = if header.kind.is_critical() {
@@ -110,6 +114,23 @@ pub(crate) fn entry(view: &EntryView<'_>) -> Line {
             }
         }
     }
+}
+
+/// Batches that the cleaner copied from elsewhere.
+fn relocation(header: &RecordHeader, rows: &BatchRows<'_>) -> Line {
+    let batches = rows.batches().count();
+    let (partitions, bytes) = (rows.row_count(), header.bytes);
+    let text = format!(
+        "    record relocation       {bytes} bytes  {partitions} partitions, {batches} batches"
+    );
+    let json = json!({
+        "kind": "record",
+        "record": "relocation",
+        "offset_in_block": header.offset_in_block,
+        "bytes": bytes,
+        "detail": { "partitions": partitions, "batches": batches },
+    });
+    Line { text, json }
 }
 
 fn frame(header: &FrameHeader, what: &str, detail: &Value) -> Line {

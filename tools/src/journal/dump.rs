@@ -135,7 +135,9 @@ impl<W: Write> Dump<W> {
         }
         for entry in view.entries() {
             self.line(&describe::entry(&entry))?;
-            if let (Level::Batches, EntryView::Batches(_, rows)) = (self.level, &entry) {
+            if let (Level::Batches, EntryView::Batches(_, rows) | EntryView::Relocation(_, rows)) =
+                (self.level, &entry)
+            {
                 for batch in rows.batches() {
                     self.line(&describe::batch(&batch))?;
                 }

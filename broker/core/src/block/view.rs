@@ -188,18 +188,24 @@ impl<'a> BlockView<'a> {
     /// Every batch that is not what its producer sent, in order; none if the block is intact.
     pub fn damaged_batches(&self) -> impl Iterator<Item = BodyError> + use<'a> {
         self.entries().flat_map(|entry| {
-            let (frame, rows) = match entry {
-                EntryView::Batches(frame, rows) => (Some(frame), Some(rows)),
-                _ => (None, None),
+            let found = match entry {
+                EntryView::Batches(frame, rows) => {
+                    Some(((frame.chain, frame.lsn, frame.offset_in_block), rows))
+                }
+                EntryView::Relocation(record, rows) => {
+                    Some(((record.chain, Lsn::ZERO, record.offset_in_block), rows))
+                }
+                _ => None,
             };
-            let batches = rows.into_iter().flat_map(|rows| rows.batches());
-            batches.filter_map(move |batch| {
-                let frame = frame?;
+            let batches = found
+                .into_iter()
+                .flat_map(|(of, rows)| rows.batches().map(move |batch| (of, batch)));
+            batches.filter_map(|((chain, lsn, offset_in_block), batch)| {
                 let source = batch.verify().err()?;
-                let body_at = frame.offset_in_block + to_u32(ENTRY_HEADER_BYTES);
+                let body_at = offset_in_block + to_u32(ENTRY_HEADER_BYTES);
                 Some(BodyError {
-                    chain: frame.chain,
-                    lsn: frame.lsn,
+                    chain,
+                    lsn,
                     tp: batch.tp,
                     base_offset: batch.header.base_offset,
                     end_offset: batch.header.next_offset(),

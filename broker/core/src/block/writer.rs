@@ -207,6 +207,34 @@ impl<'a> BlockWriter<'a> {
         epoch: ChainEpoch,
         body: &[u8],
     ) -> PlacedEntry {
+        assert_ne!(
+            kind,
+            RecordKind::Relocation,
+            "relocations have their own entry point"
+        );
+        self.finish_record(kind, chain, epoch, 0, body)
+    }
+
+    /// Writes a relocation record. `body` is a directory of `row_count` rows and the batches that
+    /// tile it, as [`crate::cleaner::RelocationBuilder`] makes it; the batches are not touched.
+    ///
+    /// # Panics
+    /// If there is no row, or the record does not fit.
+    pub fn push_relocation(&mut self, row_count: u16, body: &[u8]) -> PlacedEntry {
+        assert!(row_count > 0, "a relocation moves something");
+        let no_chain = (ChainId(0), ChainEpoch(0));
+        let kind = RecordKind::Relocation;
+        self.finish_record(kind, no_chain.0, no_chain.1, row_count.into(), body)
+    }
+
+    fn finish_record(
+        &mut self,
+        kind: RecordKind,
+        chain: ChainId,
+        epoch: ChainEpoch,
+        row_count: usize,
+        body: &[u8],
+    ) -> PlacedEntry {
         let offset = self.used;
         self.copy_body(body);
         let stamp = FrameStamp {
@@ -216,7 +244,7 @@ impl<'a> BlockWriter<'a> {
             prev_frame_crc: 0,
             commit_lsn_hint: Lsn::ZERO,
         };
-        self.finish_entry(EntryKind::Record(kind), &stamp, body.len(), 0);
+        self.finish_entry(EntryKind::Record(kind), &stamp, body.len(), row_count);
         PlacedEntry {
             offset_in_block: to_u32(offset),
             bytes: to_u32(self.used - offset),

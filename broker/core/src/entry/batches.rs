@@ -1,4 +1,5 @@
-//! The body of a `Batches` frame: a directory of rows, then the batches in row order.
+//! The body of a `Batches` frame or a `Relocation` record: a directory of rows, then the batches in
+//! row order.
 //!
 //! ```text
 //! row:  0 topic u32 | 4 partition u32 | 8 batch_count u32 | 12 bytes u32
@@ -27,7 +28,7 @@ pub fn write_row(out: &mut [u8], tp: TopicPartition, batch_count: u32, bytes: u3
     put_u32(out, 12, bytes);
 }
 
-/// The rows of a `Batches` frame, in the order of its batches.
+/// The rows of a frame or a relocation, in the order of its batches.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchRows<'a> {
     directory: &'a [u8],

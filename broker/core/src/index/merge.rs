@@ -1,35 +1,50 @@
 //! Merging index runs: which runs, and the merge itself, one page per run in memory at a time.
 //!
-//! Invariant: the output holds every live extent of the inputs once, in order. Sans-IO: the merger
+//! Batches that were moved are named by a later run than the one that named their old place. The
+//! later extent covers whole extents of the earlier run, which therefore do not count any more.
+//!
+//! Invariant: the output holds every live extent that counts once, in order. Sans-IO: the merger
 //! says which page it needs and is given its bytes; any thread.
+
+use std::ops::Range;
 
 use catena_protocol::ids::{Offset, TopicPartition};
 use thiserror::Error;
 
+use super::Extent;
 use super::run::{BuiltPage, RunBuilder, RunDirectory, RunKey, RunPage};
 use crate::codec::DecodeError;
 use crate::ids::{JournalId, SegmentSeq};
 use crate::limits::{RUN_MERGE_FAN_IN, RUN_TIER_BYTES_MIN};
 
 /// Chooses the runs to merge, size-tiered: runs whose sizes lie within a factor of the fan-in form
-/// a tier, and a tier with a full fan-in is merged, the lowest first, its oldest runs first.
+/// a tier, and a full fan-in of a tier is merged, the lowest tier first, its oldest runs first.
 ///
-/// Returns indexes into `runs`, ascending, or `None` when no tier is full. So a journal holds at
-/// most fan-in minus one runs per tier, and each extent is rewritten once per tier.
-pub fn merge_plan(runs: &[RunDirectory]) -> Option<Vec<usize>> {
-    let mut tiers: Vec<Vec<usize>> = Vec::new();
-    for (index, run) in runs.iter().enumerate() {
-        let tier = tier_of(run.bytes);
-        if tiers.len() <= tier {
-            tiers.resize_with(tier + 1, Vec::new);
+/// Returns a range of `runs`, or `None` when no tier is full. What is merged are neighbours, lower
+/// tiers between them included, because the order of runs says which extents count. So a journal
+/// holds at most fan-in minus one runs per tier, and each extent is rewritten once per tier.
+pub fn merge_plan(runs: &[RunDirectory]) -> Option<Range<usize>> {
+    let tiers: Vec<usize> = runs.iter().map(|run| tier_of(run.bytes)).collect();
+    let highest = tiers.iter().copied().max()?;
+    (0..=highest).find_map(|tier| full_stretch(&tiers, tier))
+}
+
+/// The first stretch with a full fan-in of `tier` and no higher tier in it.
+fn full_stretch(tiers: &[usize], tier: usize) -> Option<Range<usize>> {
+    let mut start = 0;
+    let mut of_tier = 0;
+    for (index, found) in tiers.iter().enumerate() {
+        if *found > tier {
+            of_tier = 0;
+        } else if *found == tier {
+            start = if of_tier == 0 { index } else { start };
+            of_tier += 1;
+            if of_tier == RUN_MERGE_FAN_IN {
+                return Some(start..index + 1);
+            }
         }
-        tiers[tier].push(index);
     }
-    let mut full = tiers
-        .into_iter()
-        .find(|tier| tier.len() >= RUN_MERGE_FAN_IN)?;
-    full.truncate(RUN_MERGE_FAN_IN);
-    Some(full)
+    None
 }
 
 /// The runs that have a page in `segment`, as indexes into `runs`: merging them (or rewriting the
@@ -73,6 +88,22 @@ pub enum MergeStep {
     /// A page of the output, to be written in order.
     Page(BuiltPage),
     /// Everything is merged.
+    Done,
+}
+
+/// What [`RunMerger::poll_extent`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExtentStep {
+    /// As [`MergeStep::NeedPage`].
+    NeedPage {
+        /// Index of the input, in the order given to [`RunMerger::new`].
+        run: usize,
+        /// Index of the page in that input's directory.
+        page: usize,
+    },
+    /// The next live extent, in order.
+    Extent(TopicPartition, Extent),
+    /// There are no more.
     Done,
 }
 
@@ -127,7 +158,7 @@ struct Input {
     page: Option<RunPage>,
     extent_index: usize,
     /// Key and value at `extent_index`, so that comparing inputs decodes nothing.
-    current: Option<(RunKey, super::Extent)>,
+    current: Option<(RunKey, Extent)>,
 }
 
 impl Input {
@@ -163,8 +194,8 @@ impl Input {
     }
 }
 
-/// Merges runs into one. `live(tp, end_offset)` says whether an extent is still wanted; it must
-/// not be when the partition is gone or starts at or above `end_offset`.
+/// Merges runs into one. `live(tp, extent)` says whether an extent is still wanted; it must not be
+/// when the partition is gone or starts at or above its end.
 ///
 /// ```
 /// use catena_core::index::merge::{MergeStep, RunMerger};
@@ -182,9 +213,9 @@ pub struct RunMerger<F> {
     last: Option<RunKey>,
 }
 
-impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
-    /// Starts a merge of `runs`, the oldest first. Where two hold the same extent, the newer run's
-    /// is kept.
+impl<F: FnMut(TopicPartition, &Extent) -> bool> RunMerger<F> {
+    /// Starts a merge of `runs`, the oldest first. Where two hold extents over the same offsets, the
+    /// newer run's are kept.
     pub fn new(runs: &[&RunDirectory], live: F) -> Self {
         let input = |run: &&RunDirectory| Input {
             pages: run
@@ -212,17 +243,35 @@ impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
     /// [`MergeError::Overlap`]; the merge is then abandoned.
     pub fn poll(&mut self) -> Result<MergeStep, MergeError> {
         loop {
+            match self.poll_extent()? {
+                ExtentStep::NeedPage { run, page } => {
+                    return Ok(MergeStep::NeedPage { run, page });
+                }
+                ExtentStep::Done => {
+                    let last = self.builder.finish();
+                    return Ok(last.map_or(MergeStep::Done, MergeStep::Page));
+                }
+                ExtentStep::Extent(tp, extent) => {
+                    if let Some(page) = self.builder.push(tp, &extent) {
+                        return Ok(MergeStep::Page(page));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next live extent, for who wants to look at them and not to write them.
+    ///
+    /// # Errors
+    /// [`MergeError::Overlap`]; the merge is then abandoned.
+    pub fn poll_extent(&mut self) -> Result<ExtentStep, MergeError> {
+        loop {
             if let Some(run) = self.inputs.iter().position(Input::needs_page) {
-                return Ok(MergeStep::NeedPage {
-                    run,
-                    page: self.inputs[run].page_index,
-                });
+                let page = self.inputs[run].page_index;
+                return Ok(ExtentStep::NeedPage { run, page });
             }
             let Some((tp, extent)) = self.pop_smallest() else {
-                return Ok(self
-                    .builder
-                    .finish()
-                    .map_or(MergeStep::Done, MergeStep::Page));
+                return Ok(ExtentStep::Done);
             };
             if let Some((last_tp, last_end)) = self.last
                 && last_tp == tp
@@ -238,14 +287,23 @@ impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
                     end_offset: last_end,
                 });
             }
-            if !(self.live)(tp, extent.end_offset) {
+            if !(self.live)(tp, &extent) {
                 continue;
             }
             self.last = Some((tp, extent.end_offset));
-            if let Some(page) = self.builder.push(tp, &extent) {
-                return Ok(MergeStep::Page(page));
-            }
+            return Ok(ExtentStep::Extent(tp, extent));
         }
+    }
+
+    /// Goes on without the page that was asked for: its extents are left out. For who counts what
+    /// can be read; a merge must not do this.
+    ///
+    /// # Errors
+    /// [`MergeError::NotNeeded`].
+    pub fn pass_over(&mut self, run: usize) -> Result<(), MergeError> {
+        let waiting = self.inputs.get_mut(run).filter(|input| input.needs_page());
+        waiting.ok_or(MergeError::NotNeeded { run })?.page_index += 1;
+        Ok(())
     }
 
     /// Takes the bytes of the page that [`MergeStep::NeedPage`] asked for.
@@ -274,7 +332,7 @@ impl<F: FnMut(TopicPartition, Offset) -> bool> RunMerger<F> {
 
     /// Takes the extent with the smallest key; of equal keys the newest run's, which lets the
     /// older ones be skipped as contained.
-    fn pop_smallest(&mut self) -> Option<(TopicPartition, super::Extent)> {
+    fn pop_smallest(&mut self) -> Option<(TopicPartition, Extent)> {
         let keys = self.inputs.iter().enumerate().rev();
         let (index, _) = keys
             .filter_map(|(index, input)| Some((index, input.key()?)))

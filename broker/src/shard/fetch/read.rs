@@ -14,6 +14,7 @@ use super::session::{FetchSession, Position};
 use crate::cache::CachedBytes;
 use crate::limits::FETCH_EXTENTS_AHEAD;
 use crate::shard::Shard;
+use crate::shard::files::OpenSegment;
 use crate::shard::outbox::BlockSlice;
 use crate::shard::reader::ReadError;
 
@@ -104,22 +105,24 @@ async fn slice(
     at: At<'_>,
     wanted: Wanted,
 ) -> Result<Option<(BlockSlice, Offset)>, Unreadable> {
-    let extent = extent(shard, session, at, wanted.high_watermark).await?;
-    let unreadable = |cause| Unreadable::new(cause, extent.end_offset);
-    let block = block(shard, session, at.position, &extent)
-        .await
-        .map_err(unreadable)?;
-    let files = &shard.reader.files;
-    let segment = files
-        .open(extent.block.journal, extent.block.segment)
-        .await
-        .map_err(|error| unreadable(ReadError::io(extent.block, &error)))?;
+    let mut extent = extent(shard, session, at, wanted.high_watermark).await?;
+    let (block, segment) = loop {
+        match read(shard, session, at.position, &extent).await {
+            Ok(read) => break read,
+            // A place that was looked up a while ago may have been freed since.
+            Err(cause) => match moved(shard, session, at, &extent).await {
+                Some(elsewhere) => extent = elsewhere,
+                None => return Err(Unreadable::new(cause, extent.end_offset)),
+            },
+        }
+    };
     let cut = cut(&extent, &block, at.offset, wanted.bytes_max, at.is_first);
     let Some((bytes, start, next)) = cut else {
         if at.is_first {
             let reason = format!("no batch of it holds offset {}", at.offset);
             let place = extent.block;
-            return Err(unreadable(ReadError::Corrupt { place, reason }));
+            let corrupt = ReadError::Corrupt { place, reason };
+            return Err(Unreadable::new(corrupt, extent.end_offset));
         }
         return Ok(None);
     };
@@ -129,6 +132,40 @@ async fn slice(
         offset: extent.block.offset + extent.offset_in_block + start,
     };
     Ok(Some((slice, next)))
+}
+
+/// The block of an extent, and the lease on its segment.
+async fn read(
+    shard: &Rc<Shard>,
+    session: &FetchSession,
+    position: &Position,
+    extent: &Extent,
+) -> Result<(CachedBytes, Rc<OpenSegment>), ReadError> {
+    let block = block(shard, session, position, extent).await?;
+    let (journal, segment) = extent.block.segment_key();
+    let segment = shard.reader.files.open(journal, segment).await;
+    let segment = segment.map_err(|error| ReadError::io(extent.block, &error))?;
+    Ok((block, segment))
+}
+
+/// Where the index has the offset now, if that is another place than the one that was tried.
+async fn moved(
+    shard: &Rc<Shard>,
+    session: &FetchSession,
+    At {
+        position, offset, ..
+    }: At<'_>,
+    tried: &Extent,
+) -> Option<Extent> {
+    session.keep_ahead(position, Vec::new());
+    let found = shard.extents_from(position.tp, offset, FETCH_EXTENTS_AHEAD);
+    let extents = found.await.ok()?;
+    let first = extents.first().copied()?;
+    let is_elsewhere = first.base_offset <= offset && first.block != tried.block;
+    is_elsewhere.then(|| {
+        session.keep_ahead(position, extents);
+        first
+    })
 }
 
 /// The extent that holds an offset below the high watermark.

@@ -12,10 +12,10 @@ type Extents = Vec<(TopicPartition, Extent)>;
 /// Runs a merge to its end; counts the pages that are in memory at once.
 fn merge(
     runs: &[(RunDirectory, Vec<Vec<u8>>)],
-    live: impl FnMut(TopicPartition, Offset) -> bool,
+    mut live: impl FnMut(TopicPartition, Offset) -> bool,
 ) -> Result<Extents, MergeError> {
     let directories: Vec<&RunDirectory> = runs.iter().map(|(directory, _)| directory).collect();
-    let mut merger = RunMerger::new(&directories, live);
+    let mut merger = RunMerger::new(&directories, |tp, extent| live(tp, extent.end_offset));
     let mut out = Vec::new();
     loop {
         match merger.poll()? {
@@ -127,12 +127,9 @@ fn a_full_tier_is_merged_and_the_number_of_runs_stays_small() {
         runs.push(run(RUN_TIER_BYTES_MIN));
         while let Some(plan) = merge_plan(&runs) {
             assert_eq!(plan.len(), RUN_MERGE_FAN_IN);
-            let bytes = plan.iter().map(|index| runs[*index].bytes).sum();
+            let bytes = runs[plan.clone()].iter().map(|run| run.bytes).sum();
             rewritten += bytes;
-            for index in plan.into_iter().rev() {
-                runs.remove(index);
-            }
-            runs.push(run(bytes));
+            runs.splice(plan, [run(bytes)]);
         }
         assert!(runs.len() <= 4 * RUN_MERGE_FAN_IN, "{} runs", runs.len());
     }
@@ -159,4 +156,68 @@ fn runs_with_a_page_in_a_segment_are_found() {
         [0usize; 0]
     );
     assert!(runs[0].segments().contains(&(journal, SegmentSeq(77))));
+}
+
+#[test]
+fn only_neighbours_are_merged_so_that_the_order_of_runs_stays() {
+    let run = |bytes| RunDirectory {
+        bytes,
+        ..RunDirectory::default()
+    };
+    let (small, large) = (RUN_TIER_BYTES_MIN, RUN_TIER_BYTES_MIN * 5);
+    let mut sizes = vec![small; 7];
+    sizes.push(large);
+    sizes.extend([small; 7]);
+    let runs = |sizes: &[u64]| sizes.iter().copied().map(run).collect::<Vec<_>>();
+    assert_eq!(merge_plan(&runs(&sizes)), None, "a larger run lies between");
+    sizes.push(small);
+    assert_eq!(merge_plan(&runs(&sizes)), Some(8..16));
+    // Seven larger ones and an eighth, with small ones between.
+    let mut sizes = vec![small; 3];
+    for _ in 0..8 {
+        sizes.extend([large, small]);
+    }
+    assert_eq!(merge_plan(&runs(&sizes)), Some(3..18));
+}
+
+#[test]
+fn an_extent_of_a_newer_run_stands_for_those_that_it_covers() {
+    let tp = super::super::tests::partition(0);
+    let extent = |base, end, place| (tp, super::super::tests::extent(base, end, place));
+    let before = vec![
+        extent(0, 3, 1),
+        extent(3, 5, 2),
+        extent(5, 9, 3),
+        extent(9, 12, 4),
+    ];
+    let moved = vec![extent(3, 9, 7)];
+    let again = vec![extent(0, 9, 8)];
+    let expected = vec![extent(0, 3, 1), extent(3, 9, 7), extent(9, 12, 4)];
+    let runs = [build_run(&before), build_run(&moved)];
+    assert_eq!(merge(&runs, |_, _| true), Ok(expected));
+    let runs = [build_run(&before), build_run(&moved), build_run(&again)];
+    let expected = vec![extent(0, 9, 8), extent(9, 12, 4)];
+    assert_eq!(merge(&runs, |_, _| true), Ok(expected));
+}
+
+#[test]
+fn a_page_that_is_passed_over_leaves_out_its_extents_only() {
+    let (one, two) = (
+        build_run(&one_extent(0, 10)),
+        build_run(&one_extent(10, 20)),
+    );
+    let mut merger = RunMerger::new(&[&one.0, &two.0], |_, _| true);
+    assert_eq!(merger.pass_over(7), Err(MergeError::NotNeeded { run: 7 }));
+    let mut found = Vec::new();
+    loop {
+        match merger.poll_extent().expect("nothing overlaps") {
+            ExtentStep::NeedPage { run: 0, .. } => merger.pass_over(0).expect("it is needed"),
+            ExtentStep::NeedPage { run, page } => {
+                merger.supply(run, &two.1[page]).expect("the page");
+            }
+            ExtentStep::Extent(tp, extent) => found.push((tp, extent)),
+            ExtentStep::Done => break,
+        }
+    }
+    assert_eq!(found, one_extent(10, 20));
 }

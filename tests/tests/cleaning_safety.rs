@@ -1,0 +1,190 @@
+//! What was wanted is never freed: whichever checkpoint a start has to use, whatever is trimmed and
+//! deleted at once, and although a part of the index cannot be read.
+
+use std::fs;
+use std::path::PathBuf;
+
+use catena_client::{Client, Record, TopicConfig};
+use catena_tests::broker::{Broker, Settings};
+use catena_tests::{reading, wait};
+
+const MIB: u64 = 1 << 20;
+const KEPT_PARTITIONS: u32 = 4;
+
+fn small_space() -> Settings {
+    Settings {
+        space: "64MiB".to_owned(),
+        ..Settings::default()
+    }
+}
+
+fn limited_to(bytes: u64) -> TopicConfig {
+    TopicConfig {
+        retention_bytes: Some(bytes),
+        ..TopicConfig::default()
+    }
+}
+
+async fn create(client: &Client, topic: &str, partitions: u32, config: TopicConfig) {
+    let created = client.admin().create_topic(topic, partitions, config).await;
+    created.expect("a topic");
+}
+
+/// Produces `mib` MiB that nobody wants for long, in records of 64 KiB.
+async fn churn(client: &Client, topic: &str, mib: usize) {
+    let producer = client.producer().build().await.expect("a producer");
+    let value = bytes::Bytes::from(vec![b'c'; 64 << 10]);
+    for _ in 0..mib {
+        let mut handles = Vec::new();
+        for _ in 0..16 {
+            let record = Record::to(topic).partition(0).value(value.clone());
+            handles.push(producer.send(record).await.expect("the record is accepted"));
+        }
+        for handle in handles {
+            handle.await.expect("an ack");
+        }
+    }
+}
+
+/// Produces `records` small records that are kept for good, each flushed by itself.
+async fn keep(client: &Client, from: usize, records: usize) {
+    let producer = client.producer().build().await.expect("a producer");
+    for number in from..from + records {
+        let partition = u32::try_from(number).expect("few records") % KEPT_PARTITIONS;
+        let record = Record::to("kept")
+            .partition(partition)
+            .value(format!("record {number}"));
+        producer.send_and_wait(record).await.expect("an ack");
+    }
+}
+
+/// Checks that exactly the first `records` records are there.
+async fn check_kept(client: &Client, records: usize) {
+    let kept = reading::contents(client, "kept").await;
+    let mut values: Vec<bytes::Bytes> = kept
+        .values()
+        .flatten()
+        .filter_map(|record| record.value.clone())
+        .collect();
+    values.sort();
+    let mut expected: Vec<String> = (0..records).map(|n| format!("record {n}")).collect();
+    expected.sort();
+    assert_eq!(values, expected);
+}
+
+fn files(broker: &Broker, prefix: &str, suffix: &str) -> Vec<PathBuf> {
+    let dir = broker.data_dir().join("journals/000");
+    let entries = fs::read_dir(dir).expect("the journal's directory");
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn flip(path: &PathBuf, at: usize) {
+    let mut bytes = fs::read(path).expect("the file");
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).expect("the file is writable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_from_the_older_checkpoint_finds_all_that_it_names() {
+    let mut broker = Broker::start_with(small_space());
+    let client = broker.client().await;
+    create(&client, "kept", KEPT_PARTITIONS, TopicConfig::default()).await;
+    create(&client, "churn", 1, limited_to(2 * MIB)).await;
+    let mut records = 0;
+    for round in 0..3 {
+        let client = broker.client().await;
+        keep(&client, records, 20).await;
+        records += 20;
+        // Index runs are written every 4 MiB, checkpoints every 8 MiB.
+        churn(&client, "churn", 20 + 5 * round).await;
+        let freed_before = broker.metric("catena_segments_freed_total");
+        assert!(freed_before > 0 || round == 0, "the store is small");
+        broker.kill();
+        let newest = files(&broker, "checkpoint-", "").pop();
+        flip(&newest.expect("a checkpoint"), 100);
+        broker.start_again();
+        let client = broker.client().await;
+        check_kept(&client, records).await;
+    }
+    assert!(
+        broker.log().contains("a damaged checkpoint is passed over"),
+        "the older one was used"
+    );
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_that_are_trimmed_and_deleted_at_once_leave_the_count_of_others_alone() {
+    let mut broker = Broker::start_with(small_space());
+    let client = broker.client().await;
+    create(&client, "kept", KEPT_PARTITIONS, TopicConfig::default()).await;
+    keep(&client, 0, 40).await;
+    let wanted = broker.metric("catena_produce_bytes_total");
+    wait::until("the records are counted", || {
+        broker.metric("catena_live_bytes") == wanted
+    });
+    for round in 0..8 {
+        let topic = format!("brief-{round}");
+        create(&client, &topic, 1, limited_to(64 << 10)).await;
+        churn(&client, &topic, 3).await;
+        let deleted = client.admin().delete_topic(&topic).await;
+        deleted.expect("the topic is deleted");
+        if round == 4 {
+            broker.kill();
+            broker.start_again();
+        }
+    }
+    wait::until("the rest is not counted any more", || {
+        broker.metric("catena_live_bytes") == wanted
+    });
+    check_kept(&broker.client().await, 40).await;
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_page_that_cannot_be_read_keeps_only_what_it_may_name() {
+    let mut broker = Broker::start_with(small_space());
+    let client = broker.client().await;
+    create(&client, "kept", KEPT_PARTITIONS, TopicConfig::default()).await;
+    keep(&client, 0, 40).await;
+    create(&client, "old", 1, TopicConfig::default()).await;
+    churn(&client, "old", 12).await;
+    broker.stop();
+    let damaged: usize = files(&broker, "0", ".seg").iter().map(damage_pages).sum();
+    assert!(damaged > 0, "runs were written");
+
+    broker.start_again();
+    let client = broker.client().await;
+    wait::until("the count is over", || {
+        broker.metric("catena_index_pages_unreadable_total") > 0
+    });
+    create(&client, "fresh", 1, limited_to(2 * MIB)).await;
+    // More than the store holds: what is dead is freed, but not what the page may name.
+    churn(&client, "fresh", 80).await;
+    assert!(broker.metric("catena_segments_freed_total") > 0);
+    broker.stop();
+    let old: Vec<PathBuf> = files(&broker, "0000000001", ".seg");
+    assert_eq!(old.len(), 1, "the page may name the first segment");
+}
+
+/// Damages each index page in a segment; gives how many.
+fn damage_pages(path: &PathBuf) -> usize {
+    let mut bytes = fs::read(path).expect("the segment");
+    let pages: Vec<usize> = (0..bytes.len() - 64)
+        .step_by(8)
+        .filter(|at| bytes[*at..].starts_with(b"CtIp"))
+        .collect();
+    for page in &pages {
+        bytes[page + 24] ^= 0x10;
+    }
+    fs::write(path, bytes).expect("the segment is writable");
+    pages.len()
+}
