@@ -6,6 +6,8 @@
 //! and each shard gets all index runs. Runs on the control executor and, for the dealing, on the
 //! thread that starts the broker.
 
+mod losses;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -14,8 +16,10 @@ use catena_core::checkpoint::{ChainSection, ShardCheckpoint};
 use catena_core::ids::{JournalId, JournalPos};
 use catena_core::index::run::RunDirectory;
 use catena_core::metadata::{MetadataState, ShardLayout};
-use catena_core::recover::FrameSummary;
+use catena_core::recover::{FrameSummary, UnknownLoss};
 use catena_protocol::ids::{ChainId, ShardId};
+
+pub use self::losses::{account_for_losses, folded_to};
 
 use crate::control::METADATA_JOURNAL;
 use crate::runtime::file::FileAgent;
@@ -37,11 +41,13 @@ pub struct BootPlan {
     pub settled: bool,
 }
 
-/// What one shard found in a journal.
-#[derive(Debug)]
+/// What one shard found in its journals.
+#[derive(Debug, Default)]
 pub struct ScannedFrames {
-    /// The frames that count, in journal order.
+    /// The frames that count, in journal order; behind them those of damaged blocks that are known.
     pub frames: Vec<FrameSummary>,
+    /// Acknowledged bytes of which nothing is known.
+    pub unknown: Vec<UnknownLoss>,
 }
 
 /// What one shard starts from.
@@ -53,6 +59,8 @@ pub struct ShardInput {
     pub frames: Vec<FrameSummary>,
     /// The index runs that it may need.
     pub runs: Vec<RunDirectory>,
+    /// Acknowledged bytes of which nothing is known, in journals where its chains may have lived.
+    pub unknown: Vec<UnknownLoss>,
 }
 
 impl BootPlan {
@@ -120,16 +128,24 @@ impl BootPlan {
                 sections: Vec::new(),
                 frames: Vec::new(),
                 runs: self.runs_for(ShardId::new(shard)),
+                unknown: Vec::new(),
             })
             .collect();
         let place = |chain: ChainId| usize::from(owner_of(chain, shards).get());
         for section in self.newest_sections().into_values() {
             inputs[place(section.chain)].sections.push(section);
         }
-        for frame in scanned.into_iter().flat_map(|scanned| scanned.frames) {
+        let (frames, unknown): (Vec<_>, Vec<_>) = scanned
+            .into_iter()
+            .map(|scanned| (scanned.frames, scanned.unknown))
+            .unzip();
+        for frame in frames.into_iter().flatten() {
             inputs[place(frame.chain)].frames.push(frame);
         }
-        for input in &mut inputs {
+        let unknown: Vec<UnknownLoss> = unknown.into_iter().flatten().collect();
+        for (shard, input) in (0..shards).zip(&mut inputs) {
+            let concerns = |loss: &&UnknownLoss| !self.settled || loss.journal.get() == shard;
+            input.unknown = unknown.iter().filter(concerns).copied().collect();
             // A chain that moved between journals and back has its frames in several of them.
             input.frames.sort_by_key(|frame| (frame.chain, frame.lsn));
             input.frames.dedup_by_key(|frame| (frame.chain, frame.lsn));

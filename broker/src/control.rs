@@ -20,7 +20,7 @@ use catena_core::recover::FrameSummary;
 use catena_protocol::ids::{ChainEpoch, ChainId};
 use tracing::{info, warn};
 
-use crate::boot::BootPlan;
+use crate::boot::{BootPlan, ScannedFrames};
 use crate::journal::{Journal, JournalConfig, recovery};
 use crate::limits::{
     LEDGER_IDLE, METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES,
@@ -71,14 +71,14 @@ impl ControlPlane {
         let epoch = ChainEpoch::new(section.epoch().get() + 1);
         log.open_chain(section, epoch)?;
         let start = (checkpoint.sequence > 0).then_some(checkpoint.scan_from);
-        let mut frames = Vec::new();
-        let scanned = recovery::scan(&agent, &dir, METADATA_JOURNAL, start, &mut frames)
+        let mut found = ScannedFrames::default();
+        let scanned = recovery::scan(&agent, &dir, METADATA_JOURNAL, start, &mut found)
             .await
             .context("cannot read the metadata journal")?;
         if let Some(range) = scanned.corrupt.first() {
             anyhow::bail!(
-                "the metadata journal is damaged in segment {} from byte {} to {}: {}; restore {} \
-                 from a copy",
+                "the metadata journal is damaged in segment {} from byte {} to {}: {}; try `catena \
+                 journal repair` on the data directory, or restore {} from a copy",
                 range.segment,
                 range.start,
                 range.end,
@@ -86,7 +86,7 @@ impl ControlPlane {
                 dir.display()
             );
         }
-        for frame in &frames {
+        for frame in &found.frames {
             replay(&mut log, &mut state, frame)?;
         }
         let epoch = ChainEpoch::new(log.epoch(METADATA_CHAIN).map_or(1, |epoch| epoch.get() + 1));
@@ -234,7 +234,16 @@ fn replay(log: &mut ShardLog, state: &mut MetadataState, frame: &FrameSummary) -
         .context("the metadata journal does not fit together")?
     {
         Folded::Already => Ok(()),
-        Folded::Applied { .. } => {
+        // Without them topics would be missing, and what they hold would be taken for garbage.
+        Folded::Applied {
+            lost: Some((first, count)),
+            ..
+        } => anyhow::bail!(
+            "{count} commands from number {first} on are missing in the metadata journal, and no \
+             snapshot of metadata holds them; restore the directory of journal {METADATA_JOURNAL} \
+             from a copy"
+        ),
+        Folded::Applied { lost: None, .. } => {
             let command = Command::decode(&frame.body).context("a metadata command is damaged")?;
             state.apply(&command);
             Ok(())
@@ -283,11 +292,15 @@ async fn load_snapshot(
             warn!(sequence, "a damaged metadata snapshot is passed over");
             continue;
         };
+        anyhow::ensure!(
+            checkpoint.store_uuid == store_uuid,
+            "{} belongs to another store than store.toml says; restore the one or the other from \
+             a copy",
+            dir.display()
+        );
         match MetadataState::decode(&metadata) {
-            Ok(state) if checkpoint.store_uuid == store_uuid => {
-                return Ok(Some((state, checkpoint)));
-            }
-            _ => warn!(sequence, "a damaged metadata snapshot is passed over"),
+            Ok(state) => return Ok(Some((state, checkpoint))),
+            Err(error) => warn!(sequence, %error, "a damaged metadata snapshot is passed over"),
         }
     }
     Ok(None)

@@ -32,6 +32,7 @@ use crate::runtime::clock;
 use crate::runtime::file::{FileAgent, LogFile};
 use crate::runtime::random;
 
+mod damage;
 pub mod recovery;
 pub mod segments;
 

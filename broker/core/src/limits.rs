@@ -93,6 +93,13 @@ pub const EPOCH_HISTORY_MAX: usize = 256;
 /// Ranges of lost offsets that one partition remembers; further ones widen the last.
 pub const LOST_RANGES_MAX: usize = 1024;
 
+/// Offsets that one byte of a journal holds at most: a batch of 64 bytes spans up to 2^16.
+pub const PRESUMED_OFFSETS_PER_BYTE: u64 = (1 << 16) / 64;
+
+/// Offsets that are taken for lost where damage leaves a partition's end unknown: what 1 GiB of
+/// journal holds at most, and a jump that nobody overlooks. A partition has room for four million.
+pub const PRESUMED_OFFSETS_MIN: u64 = PRESUMED_OFFSETS_PER_BYTE << 30;
+
 /// Chains of the default class.
 pub const CHAINS_PER_CLASS: u32 = 64;
 

@@ -3,6 +3,8 @@
 //!
 //! Pure; any thread.
 
+mod unknown;
+
 use catena_protocol::ids::{
     ChainEpoch, ChainId, Offset, ProducerEpoch, ProducerId, Sequence, TopicPartition,
 };
@@ -11,6 +13,8 @@ use crate::entry::{BatchRows, ENTRY_HEADER_BYTES, EntryView, FrameHeader, FrameK
 use crate::ids::{BlockLocation, Lsn};
 use crate::index::Extent;
 use crate::layout::{to_u32, to_usize};
+
+pub use unknown::{UnknownLoss, presumed_offsets, spared};
 
 /// A frame, without its records.
 #[derive(Debug, Clone, PartialEq, Eq)]

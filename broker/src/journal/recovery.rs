@@ -13,13 +13,15 @@ use catena_core::entry::EntryView;
 use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
 use catena_core::limits::BLOCK_ALIGN;
+use catena_core::one_bit;
 use catena_core::recover::FrameSummary;
 use catena_core::scan::{CorruptRange, JournalScan, ScanInput, ScanOutcome, ScanStep};
 use catena_core::segment::{SegmentError, SegmentHeader};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::JournalTail;
 use super::segments::{SealedSegment, segment_of, segment_path};
+use super::{JournalTail, damage};
+use crate::boot::ScannedFrames;
 use crate::runtime::executor;
 use crate::runtime::file::{FileAgent, LogFile};
 
@@ -67,13 +69,14 @@ pub async fn open_ledger(
 }
 
 /// Scans the journal in `dir` from `start` (from its beginning if there is none) and adds the
-/// frames that count to `frames`, in journal order.
+/// frames that count to `found`, in journal order, and then those of damaged blocks whose heads
+/// one flipped bit explains: they cannot be served, but they are known.
 pub async fn scan(
     agent: &Rc<FileAgent>,
     dir: &Path,
     journal: JournalId,
     start: Option<JournalPos>,
-    frames: &mut Vec<FrameSummary>,
+    found: &mut ScannedFrames,
 ) -> io::Result<Scanned> {
     agent.create_dir(dir).await?;
     let ledger = read_ledger(agent, dir, journal).await?;
@@ -95,7 +98,7 @@ pub async fn scan(
     }
     let mut scan = JournalScan::new(ScanInput {
         journal,
-        segments: headers,
+        segments: headers.clone(),
         ledger,
         start,
     });
@@ -106,7 +109,7 @@ pub async fn scan(
                 EntryView::Unknown(header, _) if header.kind.is_critical() => {
                     unknown.get_or_insert((at, header.kind));
                 }
-                entry => frames.extend(FrameSummary::from_entry(entry, at)),
+                entry => found.frames.extend(FrameSummary::from_entry(entry, at)),
             }
         }
     };
@@ -117,7 +120,13 @@ pub async fn scan(
              pass over: start the version that wrote it, or a later one"
         )));
     }
-    report(journal, &outcome);
+    damage::report(journal, &outcome);
+    for range in &outcome.corrupt {
+        let header = headers
+            .iter()
+            .find(|header| header.segment == range.segment);
+        damage::examine(dir, journal, header, (range, start.is_none()), found).await;
+    }
     Ok(Scanned {
         tail: tail(&outcome, &files),
         corrupt: outcome.corrupt,
@@ -207,8 +216,20 @@ async fn read_header(
 ) -> io::Result<Option<SegmentHeader>> {
     let file = LogFile::open(segment_path(dir, segment), false).await?;
     let header = match file.read(0, BLOCK_ALIGN).await {
-        Ok(page) => match SegmentHeader::decode(&page) {
-            Ok(header) => Some(header),
+        // Without its header nothing in a segment can be checked, so it is not lost to one bit.
+        Ok(page) => match one_bit::segment_header(&page) {
+            Ok((header, None)) => Some(header),
+            Ok((header, Some(flip))) => {
+                warn!(
+                    journal = journal.get(),
+                    segment = segment.get(),
+                    byte = flip.at,
+                    bit = flip.bit,
+                    "one bit of a segment's header is flipped: `catena journal repair` can write \
+                     it back"
+                );
+                Some(header)
+            }
             // Not damage: a later version wrote it.
             Err(error @ SegmentError::Version { .. }) => return Err(io::Error::other(error)),
             Err(_) => None,
@@ -220,26 +241,4 @@ async fn read_header(
     };
     file.close().await?;
     Ok(header.filter(|h| (h.journal, h.segment) == (journal, segment)))
-}
-
-fn report(journal: JournalId, outcome: &ScanOutcome) {
-    if let Some(torn) = outcome.torn {
-        info!(
-            journal = journal.get(),
-            segment = torn.at.segment.get(),
-            offset = torn.at.offset,
-            bytes = torn.bytes,
-            "cut an unfinished write at the end; nothing of it was acknowledged"
-        );
-    }
-    for range in &outcome.corrupt {
-        warn!(
-            journal = journal.get(),
-            segment = range.segment.get(),
-            start = range.start,
-            end = range.end,
-            damage = %range.what,
-            "acknowledged data is damaged; the rest is served"
-        );
-    }
 }

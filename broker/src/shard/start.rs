@@ -28,7 +28,7 @@ use super::message::{ControlRequest, ShardMessage};
 use super::pins::Pins;
 use super::reader::BlockReader;
 use super::{NodeIdentity, Shard, listener, maintenance};
-use crate::boot::{BootPlan, ScannedFrames, ShardInput};
+use crate::boot::{self, BootPlan, ScannedFrames, ShardInput};
 use crate::cache::BlockCache;
 use crate::journal::segments::{segment_of, segment_path};
 use crate::journal::{Journal, JournalConfig, JournalTail, recovery};
@@ -82,8 +82,8 @@ pub async fn run(boot: ShardBoot) -> Result<()> {
     file::prepare_device(&boot.journals)
         .await
         .context("the data directory cannot be used")?;
-    let (tail, frames) = scan(&boot, &agent).await?;
-    tell(&boot.scanned, ScannedFrames { frames }).await?;
+    let (tail, found) = scan(&boot, &agent).await?;
+    tell(&boot.scanned, found).await?;
     let input = boot.input.recv().await.context("the start was given up")?;
     let (listen, id, ready) = (boot.listen, boot.id, boot.ready.clone());
     let (shard, messages, mut taken, old_segments) = build(boot, input, tail, agent).await?;
@@ -115,14 +115,14 @@ async fn tell<T>(to: &Sender<T>, what: T) -> Result<()> {
 }
 
 /// Reads back the journals that this shard looks after.
-async fn scan(boot: &ShardBoot, agent: &Rc<FileAgent>) -> Result<(JournalTail, Vec<FrameSummary>)> {
+async fn scan(boot: &ShardBoot, agent: &Rc<FileAgent>) -> Result<(JournalTail, ScannedFrames)> {
     let own = JournalId::new(boot.id.get());
     let mut tail = JournalTail::default();
-    let mut frames = Vec::new();
+    let mut found = ScannedFrames::default();
     for journal in boot.plan.journals_to_scan(boot.id) {
         let dir = journal_dir(&boot.journals, journal);
         let start = boot.plan.scan_from(journal);
-        let scanned = recovery::scan(agent, &dir, journal, start, &mut frames)
+        let scanned = recovery::scan(agent, &dir, journal, start, &mut found)
             .await
             .with_context(|| format!("cannot read journal {journal}"))?;
         boot.metrics.scan_bytes.add(scanned.bytes);
@@ -135,7 +135,7 @@ async fn scan(boot: &ShardBoot, agent: &Rc<FileAgent>) -> Result<(JournalTail, V
             last.close().await?;
         }
     }
-    Ok((tail, frames))
+    Ok((tail, found))
 }
 
 type Built = (Rc<Shard>, Receiver<ShardMessage>, Taken, Vec<SegmentKey>);
@@ -157,8 +157,11 @@ async fn build(
             epoch.with_context(|| format!("chain {} is not in the metadata", section.chain))?;
         log.open_chain(section, epoch)?;
     }
+    let folded = boot::folded_to(&log);
     fold(&mut log, &input.frames)?;
     drop_unknown_topics(&mut log, &boot.plan);
+    let found = (&input.frames[..], &input.unknown[..]);
+    let presumed = boot::account_for_losses(&mut log, &boot.plan, boot.id, &folded, found);
     let old = OldSegments::list(&boot, &agent).await?;
     let index = ShardIndex::new(old.elsewhere);
     let own = JournalId::new(boot.id.get());
@@ -216,7 +219,7 @@ async fn build(
         group_done: Notify::new(),
         maintenance: Notify::new(),
         layout_generation: boot.plan.layout.generation,
-        settled: boot.plan.settled,
+        settled: boot.plan.settled && !presumed,
         old_segments: RefCell::new(old.unwritten),
         producer_ids: RefCell::new(0..0),
         receiving: Rc::default(),

@@ -4,11 +4,13 @@
 //! had when it committed them. A refused frame changes nothing. A missing frame is not an error:
 //! the offsets it held are noted as lost, and the log goes on behind them.
 
+use std::ops::Range;
+
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
 use thiserror::Error;
 
-use super::ShardLog;
 use super::control::{Control, ControlError, DroppedPartition};
+use super::{OpenRefusal, ShardLog};
 use crate::entry::FrameKind;
 use crate::ids::Lsn;
 use crate::limits::OFFSET_MAX;
@@ -139,6 +141,36 @@ impl ShardLog {
         let missing = frame.lsn.get() - expected.get();
         let lost = (missing > 0).then_some((expected, missing));
         Ok(Folded::Applied { lost, dropped })
+    }
+
+    /// Takes `count` offsets behind the end of a partition for lost: records may have been there,
+    /// and nothing tells how many. Gives the range; the next record comes behind it.
+    ///
+    /// # Errors
+    /// [`OpenRefusal`] if the partition cannot live in this chain; nothing changes.
+    ///
+    /// # Panics
+    /// If batches of the partition wait for their commit: recovery is over by then.
+    pub fn presume_lost(
+        &mut self,
+        tp: TopicPartition,
+        chain: ChainId,
+        count: u64,
+    ) -> Result<Range<Offset>, OpenRefusal> {
+        self.ensure_partition(tp, chain)?;
+        let slot = *self.slots.get(&tp).expect("the partition was just ensured");
+        let state = &mut self.partitions[slot.index()];
+        assert!(
+            !state.has_uncommitted(),
+            "{tp} is in use; its recovery is over"
+        );
+        let start = state.high_watermark;
+        let end = Offset(start.get().saturating_add(count).min(OFFSET_MAX));
+        (state.high_watermark, state.log_end) = (end, end);
+        if start < end {
+            self.note_lost(tp, start..end);
+        }
+        Ok(start..end)
     }
 
     fn check_batches(&self, frame: &FrameSummary) -> Result<(), FoldError> {

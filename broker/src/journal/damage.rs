@@ -1,0 +1,154 @@
+//! Finds out what damaged parts of a journal held, and says so in the log.
+//!
+//! Heads that one flipped bit explains are known again: which partitions and offsets the block
+//! holds. It is still not served, for a reader gets what lies on disk or an error; `catena journal
+//! repair` writes the bit back. What stays unknown is handed on, so that no offset of it is given
+//! out again. Changes nothing on disk. Runs on the executor that will own the journal.
+
+use std::io;
+use std::path::Path;
+
+use catena_core::block::BlockView;
+use catena_core::entry::EntryView;
+use catena_core::ids::{BlockLocation, JournalId, JournalPos};
+use catena_core::limits::{BLOCK_BYTES_MAX, GROUP_BYTES_MAX};
+use catena_core::one_bit::{self, FlippedBit};
+use catena_core::recover::{FrameSummary, UnknownLoss};
+use catena_core::scan::{CorruptRange, Damage, ScanOutcome};
+use catena_core::segment::SegmentHeader;
+use tracing::{info, warn};
+
+use super::segments::segment_path;
+use crate::boot::ScannedFrames;
+use crate::runtime::file::LogFile;
+
+/// Logs what a scan found wrong.
+pub(super) fn report(journal: JournalId, outcome: &ScanOutcome) {
+    if let Some(torn) = outcome.torn {
+        info!(
+            journal = journal.get(),
+            segment = torn.at.segment.get(),
+            offset = torn.at.offset,
+            bytes = torn.bytes,
+            "cut an unfinished write at the end; nothing of it was acknowledged"
+        );
+    }
+    for range in &outcome.corrupt {
+        warn!(
+            journal = journal.get(),
+            segment = range.segment.get(),
+            start = range.start,
+            end = range.end,
+            damage = %range.what,
+            "acknowledged data is damaged; the rest is served"
+        );
+    }
+}
+
+/// Adds to `found` what can be known of a damaged range of the journal in `dir`, and notes what
+/// cannot. `header` is that of the range's segment; `is_whole` says that the scan had no start, so
+/// that segments which are not there may have been freed.
+pub(super) async fn examine(
+    dir: &Path,
+    journal: JournalId,
+    header: Option<&SegmentHeader>,
+    (range, is_whole): (&CorruptRange, bool),
+    found: &mut ScannedFrames,
+) {
+    let at = JournalPos::new(range.segment, range.start);
+    let bytes = u64::from(range.end.saturating_sub(range.start));
+    let unknown = UnknownLoss { journal, at, bytes };
+    match (&range.what, header) {
+        // The heads of its block are good and were visited.
+        (Damage::Body(_), _) => {}
+        (Damage::SegmentMissing { .. }, _) if is_whole => {}
+        (Damage::Head(_), Some(header)) => match read(dir, range).await {
+            Ok(Some(held)) => correct(held, unknown, header, found),
+            Ok(None) => found.unknown.push(unknown),
+            Err(error) => {
+                warn!(%error, "a damaged part of the journal cannot be read again");
+                found.unknown.push(unknown);
+            }
+        },
+        _ => found.unknown.push(unknown),
+    }
+}
+
+/// The bytes of a range; none if they are too many or not there.
+async fn read(dir: &Path, range: &CorruptRange) -> io::Result<Option<Vec<u8>>> {
+    let bytes = to_usize(range.end.saturating_sub(range.start));
+    if bytes > GROUP_BYTES_MAX {
+        return Ok(None);
+    }
+    let file = LogFile::open(segment_path(dir, range.segment), false).await?;
+    let mut held = Vec::with_capacity(bytes);
+    let mut at = u64::from(range.start);
+    while held.len() < bytes {
+        let wanted = (bytes - held.len()).min(BLOCK_BYTES_MAX);
+        let part = file.read(at, wanted).await?;
+        held.extend_from_slice(&part);
+        at += wanted as u64;
+        if part.len() < wanted {
+            break;
+        }
+    }
+    file.close().await?;
+    Ok((held.len() == bytes).then_some(held))
+}
+
+fn correct(
+    mut held: Vec<u8>,
+    range: UnknownLoss,
+    header: &SegmentHeader,
+    found: &mut ScannedFrames,
+) {
+    let UnknownLoss { journal, at, .. } = range;
+    let place = (journal, at.segment, at.offset);
+    let mut visit = |place: BlockLocation, view: &BlockView<'_>, flip: FlippedBit| {
+        report_corrected(place, view, flip);
+        let frames = view.entries();
+        let frames = frames.filter_map(|entry| FrameSummary::from_entry(&entry, place));
+        found.frames.extend(frames);
+    };
+    let unknown = one_bit::visit_corrected(&mut held, header.salt, place, &mut visit);
+    found
+        .unknown
+        .extend(unknown.into_iter().map(|part| UnknownLoss {
+            journal,
+            at: JournalPos::new(at.segment, part.start),
+            bytes: u64::from(part.end - part.start),
+        }));
+}
+
+/// Says what a block holds that is known again and not served.
+fn report_corrected(place: BlockLocation, view: &BlockView<'_>, flip: FlippedBit) {
+    warn!(
+        %place,
+        byte = flip.at,
+        bit = flip.bit,
+        "one bit of a block's heads is flipped: `catena journal repair` can write it back"
+    );
+    for entry in view.entries() {
+        let EntryView::Batches(_, rows) = entry else {
+            continue;
+        };
+        for row in rows.iter() {
+            let mut batches = row.batches();
+            let Some(first) = batches.next() else {
+                continue;
+            };
+            let last = batches.last().unwrap_or(first);
+            warn!(
+                topic = row.tp.topic.get(),
+                partition = row.tp.partition.get(),
+                from = first.header.base_offset.get(),
+                to = last.header.next_offset().get(),
+                "offsets cannot be read until the block is repaired"
+            );
+        }
+    }
+}
+
+fn to_usize(value: u32) -> usize {
+    usize::try_from(value).expect("u32 fits usize")
+}
