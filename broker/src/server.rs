@@ -54,7 +54,9 @@ impl Broker {
     pub fn start(config: &Config) -> Result<Broker> {
         let store = Store::open(&config.data_dir)?;
         let journals = store.dir.join("journals");
+        // Flushed in any case: whoever made it may have been killed before its flush.
         std::fs::create_dir_all(&journals)
+            .and_then(|()| std::fs::File::open(&store.dir)?.sync_all())
             .with_context(|| format!("cannot make {}", journals.display()))?;
         let reservation = PortReservation::bind(config.listen)
             .with_context(|| format!("cannot listen on {}", config.listen))?;
