@@ -29,4 +29,5 @@ pub mod producer;
 pub mod recover;
 pub mod retention;
 pub mod scan;
+pub mod sealed_text;
 pub mod segment;

@@ -52,6 +52,14 @@ pub enum FoldError {
         /// The crc that it names.
         found: u32,
     },
+    /// Its number is above any that was ever given out.
+    #[error("frame {lsn} of chain {chain} has an impossible number")]
+    Lsn {
+        /// The chain.
+        chain: ChainId,
+        /// The frame.
+        lsn: Lsn,
+    },
     /// Epochs never go back along a chain.
     #[error("frame {lsn} of chain {chain} is of epoch {found}, after {current}")]
     EpochBack {
@@ -110,6 +118,10 @@ impl ShardLog {
         assert!(idle, "chain {chain} is in use; its recovery is over");
         if frame.lsn <= state.commit_lsn {
             return Ok(Folded::Already);
+        }
+        if frame.lsn.get() > OFFSET_MAX {
+            let lsn = frame.lsn;
+            return Err(FoldError::Lsn { chain, lsn });
         }
         let expected = state.commit_lsn.next();
         if frame.lsn == expected && frame.prev_frame_crc != state.commit_frame_crc {

@@ -51,7 +51,7 @@ pub fn spared(
     for frame in frames() {
         let seen = newest.entry(frame.block.journal).or_default();
         *seen = frame.block.start().max(*seen);
-        if frame.lsn > last.next() {
+        if frame.lsn.get().saturating_sub(last.get()) > 1 {
             hole = Some(last);
         }
         last = last.max(frame.lsn);

@@ -415,8 +415,34 @@ fn frames_that_do_not_follow_are_refused_and_change_nothing() {
     };
     assert!(matches!(log.fold(&garbled), Err(FoldError::Control(_))));
 
+    let impossible = FrameSummary {
+        lsn: Lsn(u64::MAX),
+        ..third.clone()
+    };
+    assert!(matches!(log.fold(&impossible), Err(FoldError::Lsn { .. })));
+
     assert_eq!(format!("{log:?}"), before);
     assert_eq!(log.fold(&frames[0]), Ok(Folded::Already));
     fold_all(&mut log, &frames[2..]);
     assert_eq!(sections(&log), harness.sections());
+}
+
+#[test]
+fn offsets_that_are_presumed_lost_are_never_given_out_and_outlast_a_checkpoint() {
+    let harness = five_frames();
+    let mut log = log_from(&Harness::new().sections());
+    fold_all(&mut log, &harness.committed);
+    let end = log.partition(tp(0)).expect("folded").high_watermark;
+    let lost = log.presume_lost(tp(0), ChainId(1), 1_000);
+    assert_eq!(lost, Ok(end..Offset(end.0 + 1_000)));
+    assert!(log.presume_lost(tp(0), ChainId(9), 1_000).is_err());
+
+    let log = log_from(&sections(&log));
+    let state = log.partition(tp(0)).expect("in the checkpoint");
+    assert_eq!(
+        (state.high_watermark, state.log_end),
+        (Offset(end.0 + 1_000), Offset(end.0 + 1_000))
+    );
+    let ranges = log.lost_ranges(tp(0));
+    assert_eq!(ranges.last(), Some(&(end..Offset(end.0 + 1_000))));
 }
