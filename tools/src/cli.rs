@@ -219,6 +219,12 @@ pub(crate) enum Journal {
     Dump(JournalDump),
     /// Read every byte, check every checksum, and say what is wrong and where.
     Verify(JournalVerify),
+    /// List how what is wrong can be repaired; with --yes, repair it.
+    ///
+    /// What is changed or removed is copied to DIR/quarantine-TIME/ first. What cannot be repaired
+    /// without losing messages is not touched unless --accept-loss says so. Ends with 0 if nothing
+    /// is left to repair, with 5 if something is.
+    Repair(JournalRepair),
 }
 
 #[derive(Debug, Args)]
@@ -250,6 +256,21 @@ pub(crate) struct Depth {
 pub(crate) struct JournalVerify {
     /// A data directory, or the directory of one journal.
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalRepair {
+    /// The data directory. No broker may be running on it.
+    pub(crate) dir: PathBuf,
+    /// Do it. Without this nothing is changed.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Also note the damage that cannot be undone as accepted, so that `verify` no longer counts
+    /// it as a problem. The messages stay lost either way; readers get an error for exactly them.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
     #[command(flatten)]
     pub(crate) format: Format,
 }

@@ -16,13 +16,13 @@ use serde::Serialize;
 
 /// What a journal holds, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Counts {
-    pub(crate) blocks: u64,
-    pub(crate) frames: u64,
-    pub(crate) records: u64,
-    pub(crate) batches: u64,
-    pub(crate) messages: u64,
-    pub(crate) batch_bytes: u64,
+pub struct Counts {
+    pub blocks: u64,
+    pub frames: u64,
+    pub records: u64,
+    pub batches: u64,
+    pub messages: u64,
+    pub batch_bytes: u64,
 }
 
 /// Something that should be in the journal and is not. Found when what follows it was read.

@@ -1,6 +1,7 @@
 //! The checkpoint files of a journal: whether they are readable, and what they cover.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use catena_core::checkpoint::ShardCheckpoint;
@@ -14,6 +15,8 @@ use crate::quantity::Bytes;
 /// One checkpoint file.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
+    pub(crate) sequence: u64,
+    pub(crate) path: PathBuf,
     name: String,
     bytes: usize,
     pub(crate) decoded: Result<ShardCheckpoint, String>,
@@ -25,6 +28,8 @@ pub(crate) fn read(journal: &JournalFiles) -> anyhow::Result<Vec<Checkpoint>> {
     for (sequence, path) in &journal.checkpoints {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         found.push(Checkpoint {
+            sequence: *sequence,
+            path: path.clone(),
             name: format!("checkpoint-{sequence:010}"),
             bytes: bytes.len(),
             decoded: decode(journal.id, *sequence, &bytes),
@@ -72,6 +77,7 @@ pub(crate) fn describe(checkpoint: &Checkpoint) -> Line {
         name,
         bytes,
         decoded,
+        ..
     } = checkpoint;
     let size = Bytes(*bytes as u64);
     match decoded {

@@ -1,13 +1,14 @@
 //! The files of a data directory, found without a broker.
 //!
 //! ```text
-//! DATA/LOCK
-//! DATA/journals/NNN/{NNNNNNNNNN.seg, spare-NNNN.seg, ledger, checkpoint-NNNNNNNNNN}
+//! DATA/{LOCK, store.toml}
+//! DATA/journals/NNN/{NNNNNNNNNN.seg, spare-NNNN.seg, ledger, checkpoint-NNNNNNNNNN,
+//!                   accepted-losses.json}
 //! DATA/journals/999/metadata-NNNNNNNNNN
 //! ```
 //!
 //! Nothing here writes. A shared lock is held while files are read, so that no broker starts on
-//! them meanwhile.
+//! them meanwhile; who repairs holds it alone.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -22,6 +23,7 @@ use crate::exit::{Exit, Failure};
 #[derive(Debug)]
 pub(crate) struct JournalFiles {
     pub(crate) id: JournalId,
+    pub(crate) dir: PathBuf,
     /// In order of sequence.
     pub(crate) segments: Vec<(SegmentSeq, PathBuf)>,
     /// In order of sequence.
@@ -39,6 +41,8 @@ pub(crate) struct StoreFiles {
     pub(crate) journals: Vec<JournalFiles>,
     /// The store's lock file, if there is one.
     pub(crate) lock: Option<PathBuf>,
+    /// The file that says who the store is, if a whole store was named and has one.
+    pub(crate) identity: Option<PathBuf>,
 }
 
 /// Finds the journals of a data directory, or the one journal whose directory it is.
@@ -57,6 +61,7 @@ pub(crate) fn find(dir: &Path) -> anyhow::Result<StoreFiles> {
         return Ok(StoreFiles {
             journals: vec![journal],
             lock: Some(lock).filter(|lock| lock.is_file()),
+            identity: None,
         });
     }
     let mut journals = Vec::new();
@@ -65,7 +70,12 @@ pub(crate) fn find(dir: &Path) -> anyhow::Result<StoreFiles> {
     }
     journals.sort_by_key(|journal| journal.id);
     let lock = Some(dir.join("LOCK")).filter(|lock| lock.is_file());
-    Ok(StoreFiles { journals, lock })
+    let identity = Some(dir.join("store.toml")).filter(|identity| identity.is_file());
+    Ok(StoreFiles {
+        journals,
+        lock,
+        identity,
+    })
 }
 
 /// A directory with a number for its name is a journal's; anything else is not.
@@ -79,6 +89,7 @@ fn journal(dir: &Path) -> anyhow::Result<Option<JournalFiles>> {
     };
     let mut found = JournalFiles {
         id: JournalId(id),
+        dir: dir.to_owned(),
         segments: Vec::new(),
         checkpoints: Vec::new(),
         snapshots: Vec::new(),
@@ -122,6 +133,25 @@ fn entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
+}
+
+/// Takes the store's lock alone, as a broker does, and makes it if it is not there.
+pub(crate) fn guard_alone(store_dir: &Path) -> anyhow::Result<Guard> {
+    let path = store_dir.join("LOCK");
+    let opened = File::options().create(true).append(true).open(&path);
+    let file = opened.with_context(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Guard { _lock: Some(file) }),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(
+            Exit::Unavailable,
+            "a broker or another command is using this data",
+        )
+        .hint("stop the broker first")
+        .into()),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {}", path.display()))
+        }
+    }
 }
 
 /// Keeps brokers away from the files while it lives.

@@ -66,16 +66,28 @@ impl Names {
     }
 }
 
-/// What is wrong with the snapshots of metadata beside the checkpoints; none elsewhere.
-pub(crate) fn snapshot_problems(journal: &JournalFiles) -> anyhow::Result<Vec<String>> {
-    let mut problems = Vec::new();
-    for (_, path) in &journal.snapshots {
+/// A snapshot of metadata that cannot be read.
+#[derive(Debug)]
+pub(crate) struct BadSnapshot {
+    pub(crate) sequence: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) why: String,
+}
+
+/// The snapshots of metadata beside the checkpoints that cannot be read; none elsewhere.
+pub(crate) fn bad_snapshots(journal: &JournalFiles) -> anyhow::Result<Vec<BadSnapshot>> {
+    let mut bad = Vec::new();
+    for (sequence, path) in &journal.snapshots {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         if let Err(error) = MetadataState::decode(&bytes) {
-            problems.push(format!("{}: {error}", path.display()));
+            bad.push(BadSnapshot {
+                sequence: *sequence,
+                path: path.clone(),
+                why: error.to_string(),
+            });
         }
     }
-    Ok(problems)
+    Ok(bad)
 }
 
 /// The newest readable snapshot, and the LSN up to which it holds.

@@ -8,66 +8,108 @@ use catena_protocol::ids::TopicId;
 use serde::Serialize;
 
 use super::audit::Counts;
+use super::examine::Examined;
 use super::names::Names;
 use super::walk::BadSegment;
-use crate::quantity::Bytes;
+use crate::quantity::{Bytes, counted};
 
 /// What is known about one journal after reading all of it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) journal: u16,
-    pub(crate) segments: usize,
-    pub(crate) checkpoints: usize,
+pub struct Report {
+    pub journal: u16,
+    pub segments: usize,
+    pub checkpoints: usize,
     #[serde(flatten)]
-    pub(crate) counts: Counts,
-    pub(crate) bytes_read: u64,
+    pub counts: Counts,
+    pub bytes_read: u64,
     /// Where the next block would go.
-    pub(crate) end: Place,
-    pub(crate) torn: Option<Torn>,
+    pub end: Place,
+    pub torn: Option<Torn>,
     /// Segments that a crash kept from being started; they hold nothing.
-    pub(crate) abandoned: Vec<u32>,
-    pub(crate) problems: Vec<Problem>,
+    pub abandoned: Vec<u32>,
+    /// What looks odd and is no problem.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Damage that somebody accepted; no problem any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Problem>,
+    pub problems: Vec<Problem>,
+}
+
+/// What is known about a store.
+#[derive(Debug, Serialize)]
+pub struct StoreReport {
+    /// How many things are wrong, all together.
+    pub problems: u64,
+    /// What is wrong outside of the journals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub store: Vec<Problem>,
+    pub journals: Vec<Report>,
+}
+
+impl StoreReport {
+    pub(crate) fn new(store: Vec<Problem>, journals: Vec<Report>) -> Self {
+        let in_journals = journals.iter().map(|report| report.problems.len());
+        let problems = in_journals.sum::<usize>() + store.len();
+        Self {
+            problems: problems as u64,
+            store,
+            journals,
+        }
+    }
+}
+
+impl fmt::Display for StoreReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.iter().try_for_each(|problem| problem.fmt(f))?;
+        self.journals.iter().try_for_each(|report| report.fmt(f))?;
+        let journals = counted(self.journals.len() as u64, "journal");
+        writeln!(f, "{journals}, {}", counted(self.problems, "problem"))
+    }
 }
 
 /// A position in a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Place {
-    pub(crate) segment: u32,
-    pub(crate) offset: u32,
+pub struct Place {
+    pub segment: u32,
+    pub offset: u32,
 }
 
 /// What a crash left behind the last flush: never acknowledged, cut by the next start.
 #[derive(Debug, Serialize)]
-pub(crate) struct Torn {
+pub struct Torn {
     #[serde(flatten)]
-    pub(crate) place: Place,
-    pub(crate) bytes: u32,
+    pub place: Place,
+    pub bytes: u32,
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Serialize)]
-pub(crate) struct Problem {
-    pub(crate) what: String,
+pub struct Problem {
+    pub what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) segment: Option<u32>,
+    pub segment: Option<u32>,
     /// Bytes in the segment, half open.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) start: Option<u32>,
+    pub start: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) end: Option<u32>,
+    pub end: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) lost: Vec<Lost>,
+    pub lost: Vec<Lost>,
+    /// How `repair` would undo it, if it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 /// Messages that a problem concerns: `[from, to)` of a partition.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Lost {
-    pub(crate) topic: u32,
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Lost {
+    pub topic: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
-    pub(crate) partition: u32,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
+    pub name: Option<String>,
+    pub partition: u32,
+    pub from: u64,
+    pub to: u64,
 }
 
 impl From<JournalPos> for Place {
@@ -87,7 +129,28 @@ impl Problem {
             start: None,
             end: None,
             lost: Vec::new(),
+            remedy: None,
         }
+    }
+
+    pub(crate) fn remedy(mut self, remedy: String) -> Self {
+        self.remedy = Some(remedy);
+        self
+    }
+
+    /// A damaged range, with what is known of what it held.
+    pub(crate) fn of_range(range: &CorruptRange, examined: &Examined) -> Self {
+        let mut problem = Self::from(range);
+        let corrections: Vec<_> = examined.corrections_of(range).collect();
+        let held = corrections.iter().flat_map(|it| it.holds.iter().cloned());
+        problem.lost.extend(held);
+        if examined.is_correctable(range) {
+            let flips = corrections
+                .iter()
+                .map(|it| format!("flip back bit {} of byte {}", it.bit, it.at));
+            problem.remedy = Some(flips.collect::<Vec<_>>().join(", "));
+        }
+        problem
     }
 
     pub(crate) fn in_segment(
@@ -138,6 +201,7 @@ impl Report {
         for lost in self
             .problems
             .iter_mut()
+            .chain(&mut self.accepted)
             .flat_map(|problem| &mut problem.lost)
         {
             lost.name = names.get(TopicId(lost.topic)).map(str::to_owned);
@@ -181,6 +245,13 @@ impl fmt::Display for Report {
                  the next start"
             )?;
         }
+        for note in &self.notes {
+            writeln!(f, "  note: {note}")?;
+        }
+        for known in &self.accepted {
+            f.write_str("  accepted")?;
+            known.write_rest(f)?;
+        }
         self.problems.iter().try_for_each(|problem| problem.fmt(f))
     }
 }
@@ -188,6 +259,12 @@ impl fmt::Display for Report {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("  PROBLEM")?;
+        self.write_rest(f)
+    }
+}
+
+impl Problem {
+    fn write_rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.segment, self.start, self.end) {
             (Some(segment), Some(start), Some(end)) => {
                 write!(f, " segment {segment} [{start}, {end})")?;
@@ -212,6 +289,9 @@ impl fmt::Display for Problem {
                 f,
                 "    lost: topic {topic}{name} partition {partition} offsets [{from}, {to})"
             )?;
+        }
+        if let Some(remedy) = &self.remedy {
+            writeln!(f, "    can be repaired: {remedy}")?;
         }
         Ok(())
     }

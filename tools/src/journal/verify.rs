@@ -2,96 +2,97 @@
 //! is wrong: where it lies, and which messages it concerns.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::Context as _;
 use catena_core::ids::{JournalId, JournalPos};
 use catena_core::ledger::{LEDGER_PAGE_BYTES, LedgerSlot};
-use catena_core::scan::{CorruptRange, Damage, ScanOutcome};
-use serde_json::json;
+use catena_core::scan::CorruptRange;
+use catena_core::sealed_text::{self, Seal};
 
-use super::audit::{Audit, Gap, Missing};
+use super::accepted::{self, Accepted};
+use super::audit::{Gap, Missing};
 use super::checkpoints;
-use super::files::{self, InUse, JournalFiles};
-use super::names::{self, Names};
-use super::report::{Lost, Problem, Report, Torn, merge};
-use super::walk::{self, BadSegment, Segment};
+use super::examine::{Examined, examine};
+use super::files::{self, InUse, JournalFiles, StoreFiles};
+use super::names::Names;
+use super::report::{Lost, Problem, Report, StoreReport, Torn, merge};
+use super::walk::Segment;
 use crate::cli::JournalVerify;
 use crate::exit::{Exit, Failure};
 use crate::quantity::counted;
 use crate::stdout;
 
 pub(crate) fn run(args: &JournalVerify) -> anyhow::Result<()> {
-    let store = files::find(&args.dir)?;
-    let _guard = files::guard(&store, InUse::Refuse)?;
-    let names = Names::read(&store);
-    let mut reports = Vec::new();
-    for journal in &store.journals {
-        let mut report = verify(journal)?;
-        report.name_topics(&names);
-        if !args.format.json {
-            stdout::print(&report)?;
-        }
-        reports.push(report);
-    }
-    let problems = reports
-        .iter()
-        .map(|report| report.problems.len())
-        .sum::<usize>() as u64;
-    let counted_problems = counted(problems, "problem");
+    let report = check(&args.dir)?;
     if args.format.json {
-        stdout::print_line(json!({ "problems": problems, "journals": reports }))?;
+        stdout::print_line(serde_json::to_string(&report)?)?;
     } else {
-        let journals = counted(reports.len() as u64, "journal");
-        stdout::print_line(format_args!("{journals}, {counted_problems}"))?;
+        stdout::print(&report)?;
     }
-    if problems == 0 {
+    if report.problems == 0 {
         return Ok(());
     }
-    Err(
-        Failure::new(Exit::Corrupt, format!("{counted_problems} in stored data"))
-            .hint("keep a copy of the directory before anything else touches it")
-            .into(),
-    )
+    let found = counted(report.problems, "problem");
+    Err(Failure::new(Exit::Corrupt, format!("{found} in stored data"))
+        .hint(
+            "keep a copy of the directory before anything else touches it; `catena journal repair` \
+             lists what can be repaired",
+        )
+        .into())
 }
 
-fn verify(journal: &JournalFiles) -> anyhow::Result<Report> {
-    let ledger = read_ledger(journal)?;
-    let checkpoints = checkpoints::read(journal)?;
-    let segments = walk::open(journal)?;
-    let from = checkpoints::newest_scan_from(&checkpoints);
-    let mut audit = Audit::new(from.segment);
-    let scanned = walk::scan(
-        journal.id,
-        &segments.good,
-        ledger.newest,
-        &mut |location, view| {
-            audit.block(&location, view);
-        },
-    );
-    let outcome = &scanned.outcome;
+/// Reads and judges a whole store, or one journal.
+pub(crate) fn check(dir: &Path) -> anyhow::Result<StoreReport> {
+    let store = files::find(dir)?;
+    let _guard = files::guard(&store, InUse::Refuse)?;
+    let names = Names::read(&store);
+    let identity: Vec<Problem> = identity_problem(&store)?.into_iter().collect();
+    let mut journals = Vec::new();
+    for journal in &store.journals {
+        let examined = examine(journal)?;
+        let mut report = judge(journal, &examined)?;
+        report.name_topics(&names);
+        journals.push(report);
+    }
+    Ok(StoreReport::new(identity, journals))
+}
 
-    // A file behind the end of the journal was prepared and never started.
-    let (unstarted, bad): (Vec<BadSegment>, Vec<BadSegment>) = segments
-        .bad
-        .into_iter()
-        .partition(|bad| bad.segment > outcome.end.segment);
-    let mut problems: Vec<Problem> = bad.iter().map(Problem::from).collect();
-    if ledger.damaged {
+/// Whether the file that says who the store is can be trusted.
+fn identity_problem(store: &StoreFiles) -> anyhow::Result<Option<Problem>> {
+    let Some(path) = &store.identity else {
+        return Ok(None);
+    };
+    let mut bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    if sealed_text::check(&bytes) != Seal::Broken {
+        return Ok(None);
+    }
+    let problem = Problem::new(format!("{}: its checksum does not fit", path.display()));
+    Ok(Some(match sealed_text::correct(&mut bytes) {
+        Some(flip) => problem.remedy(format!("flip back bit {} of byte {}", flip.bit, flip.at)),
+        None => problem,
+    }))
+}
+
+/// What is wrong with a journal.
+pub(crate) fn judge(journal: &JournalFiles, examined: &Examined) -> anyhow::Result<Report> {
+    let accepted = accepted::read(&journal.dir)?;
+    let from = examined.scan_from();
+    let mut problems: Vec<Problem> = examined.bad.iter().map(Problem::from).collect();
+    problems.extend(examined.segments.iter().filter_map(flipped_header));
+    if examined.ledger.damaged {
         problems.push(Problem::new("no page of the flush ledger is readable"));
     }
-    problems.extend(checkpoints::problems(&checkpoints).map(Problem::new));
-    problems.extend(
-        names::snapshot_problems(journal)?
-            .into_iter()
-            .map(Problem::new),
-    );
-    problems.extend(other_stores(&segments.good));
-    problems.extend(missing_front(&segments.good, from));
-    problems.extend(problems_of(outcome, audit.gaps, from));
-    let abandoned = outcome
-        .unlinked
-        .iter()
-        .chain(unstarted.iter().map(|bad| &bad.segment));
+    problems.extend(checkpoints::problems(&examined.checkpoints).map(Problem::new));
+    let snapshots = examined.bad_snapshots.iter();
+    problems
+        .extend(snapshots.map(|bad| Problem::new(format!("{}: {}", bad.path.display(), bad.why))));
+    problems.extend(other_stores(&examined.segments));
+    problems.extend(missing_front(&examined.segments, from));
+    let (known, damage) = damage(examined, &accepted);
+    problems.extend(damage);
+    let outcome = &examined.outcome;
+    let unlinked = outcome.unlinked.iter().chain(&examined.unstarted);
     let torn = outcome.torn.map(|torn| Torn {
         place: torn.at.into(),
         bytes: torn.bytes,
@@ -99,14 +100,23 @@ fn verify(journal: &JournalFiles) -> anyhow::Result<Report> {
     Ok(Report {
         journal: journal.id.0,
         segments: journal.segments.len(),
-        checkpoints: checkpoints.len(),
-        counts: audit.counts,
-        bytes_read: scanned.bytes_read,
+        checkpoints: examined.checkpoints.len(),
+        counts: examined.counts,
+        bytes_read: examined.bytes_read,
         end: outcome.end.into(),
         torn,
-        abandoned: abandoned.map(|segment| segment.0).collect(),
+        abandoned: unlinked.map(|segment| segment.0).collect(),
+        notes: examined.ledger.note().into_iter().collect(),
+        accepted: known,
         problems,
     })
+}
+
+fn flipped_header(segment: &Segment) -> Option<Problem> {
+    let flip = segment.flipped?;
+    let problem = Problem::new("corrupt: one bit of the segment's header is flipped")
+        .remedy(format!("flip back bit {} of byte {}", flip.bit, flip.at));
+    Some(problem.in_segment(segment.header.segment, None, None))
 }
 
 /// Segments before the oldest one that recovery would still need.
@@ -140,14 +150,18 @@ fn other_stores(segments: &[Segment]) -> Vec<Problem> {
 }
 
 /// Corrupt ranges first, each with the gaps that it explains; then the gaps without explanation.
-fn problems_of(outcome: &ScanOutcome, gaps: Vec<Gap>, from: JournalPos) -> Vec<Problem> {
-    let is_problem = |range: &&CorruptRange| !was_freed(range, from);
-    let corrupt: Vec<&CorruptRange> = outcome.corrupt.iter().filter(is_problem).collect();
-    let mut problems: Vec<Problem> = corrupt.iter().copied().map(Problem::from).collect();
-    for gap in gaps {
+/// Ranges that somebody accepted come apart, in front.
+fn damage(examined: &Examined, accepted: &[Accepted]) -> (Vec<Problem>, Vec<Problem>) {
+    let corrupt: Vec<&CorruptRange> = examined.corrupt().collect();
+    let mut problems: Vec<Problem> = corrupt
+        .iter()
+        .map(|range| Problem::of_range(range, examined))
+        .collect();
+    let mut unexplained = Vec::new();
+    for gap in &examined.gaps {
         // The damage that lies last before the place where the gap was noticed.
         let cause = corrupt.iter().rposition(|range| before(range, gap.at));
-        match (cause, lost(&gap)) {
+        match (cause, lost(gap)) {
             (Some(cause), Some(lost)) => problems[cause].lost.push(lost),
             // Frames missing behind damage are the same damage seen again.
             (Some(_), None) if matches!(gap.missing, Missing::Frames { .. }) => {}
@@ -158,22 +172,23 @@ fn problems_of(outcome: &ScanOutcome, gaps: Vec<Gap>, from: JournalPos) -> Vec<P
                     None,
                 );
                 problem.lost.extend(lost);
-                problems.push(problem);
+                unexplained.push(problem);
             }
         }
     }
-    for problem in &mut problems {
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for (range, problem) in corrupt.into_iter().zip(problems) {
+        if accepted::is_accepted(accepted, range, &examined.segments) {
+            known.push(problem);
+        } else {
+            unknown.push(problem);
+        }
+    }
+    unknown.extend(unexplained);
+    for problem in known.iter_mut().chain(&mut unknown) {
         merge(&mut problem.lost);
     }
-    problems
-}
-
-/// Whether the range is a hole in the sequence of segments that recovery does not need to cross.
-fn was_freed(range: &CorruptRange, from: JournalPos) -> bool {
-    match range.what {
-        Damage::SegmentMissing { through } => JournalPos::new(through, range.end) <= from,
-        _ => false,
-    }
+    (known, unknown)
 }
 
 fn before(range: &CorruptRange, at: JournalPos) -> bool {
@@ -212,33 +227,49 @@ fn describe(missing: &Missing) -> String {
 }
 
 /// The flush ledger of a journal.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     pub(crate) newest: Option<LedgerSlot>,
-    /// Something was written, and none of it can be read. One bad page is what a crash leaves.
+    /// The pages that hold something and cannot be read. One is what a power cut may leave.
+    pub(crate) bad_pages: Vec<usize>,
+    /// Something was written, and none of it can be read.
     pub(crate) damaged: bool,
 }
 
+impl Ledger {
+    fn note(&self) -> Option<String> {
+        let page = self.bad_pages.first().filter(|_| !self.damaged)?;
+        Some(format!(
+            "page {page} of the flush ledger is not readable: damaged, or torn by a power cut; {}",
+            self.newest.map_or_else(
+                || "nothing else was written to it".to_owned(),
+                |slot| format!("the other one counts, flushed up to {}", slot.flushed)
+            )
+        ))
+    }
+}
+
 pub(crate) fn read_ledger(journal: &JournalFiles) -> anyhow::Result<Ledger> {
-    let Some(path) = &journal.ledger else {
-        return Ok(Ledger {
-            newest: None,
-            damaged: false,
-        });
+    let bytes = match &journal.ledger {
+        Some(path) => fs::read(path).with_context(|| format!("read {}", path.display()))?,
+        None => Vec::new(),
     };
-    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
     Ok(judge_ledger(&bytes, journal.id))
 }
 
 fn judge_ledger(bytes: &[u8], journal: JournalId) -> Ledger {
     let newest = LedgerSlot::newest(bytes, journal);
     let is_written = |page: &[u8]| page.iter().any(|byte| *byte != 0);
-    let written = bytes
-        .chunks(LEDGER_PAGE_BYTES)
-        .filter(|page| is_written(page))
-        .count();
+    let is_good = |page: &[u8]| LedgerSlot::newest(page, journal).is_some();
+    let pages = bytes.chunks(LEDGER_PAGE_BYTES).take(2).enumerate();
+    let bad_pages: Vec<usize> = pages
+        .filter(|(_, page)| is_written(page) && !is_good(page))
+        .map(|(number, _)| number)
+        .collect();
+    let damaged = newest.is_none() && bad_pages.len() > 1;
     Ledger {
         newest,
-        damaged: newest.is_none() && written > 1,
+        bad_pages,
+        damaged,
     }
 }

@@ -10,17 +10,31 @@ use anyhow::Context as _;
 use catena_core::block::BlockView;
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
+use catena_core::one_bit::{self, FlippedBit};
 use catena_core::scan::{JournalScan, ScanInput, ScanOutcome, ScanStep};
 use catena_core::segment::{SEGMENT_PAGE_BYTES, SegmentHeader};
 
 use super::files::JournalFiles;
 
-/// A segment whose header page is good.
+/// A segment whose header page is good, or was before one bit of it flipped.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) file_bytes: u64,
+    pub(crate) path: PathBuf,
+    /// The bit of the header page that had to be corrected to read it.
+    pub(crate) flipped: Option<FlippedBit>,
     file: File,
+}
+
+impl Segment {
+    /// The bytes `[start, end)` of the file; None if they cannot be read or are not there.
+    pub(crate) fn bytes(&self, start: u32, end: u32) -> Option<Vec<u8>> {
+        let wanted = usize::try_from(end.checked_sub(start)?).ok()?;
+        let mut bytes = vec![0; wanted];
+        let read = read_up_to(&self.file, &mut bytes, start.into()).ok()?;
+        (read == wanted).then_some(bytes)
+    }
 }
 
 /// A segment file that is not what its name says.
@@ -67,8 +81,8 @@ fn open_segment(
     let file_bytes = file.metadata()?.len();
     let mut page = [0; SEGMENT_PAGE_BYTES];
     let read = read_up_to(&file, &mut page, 0)?;
-    let header = match SegmentHeader::decode(&page[..read]) {
-        Ok(header) => header,
+    let (header, flipped) = match one_bit::segment_header(&page[..read]) {
+        Ok(found) => found,
         Err(error) => return Ok(Err(error.to_string())),
     };
     let why = if header.segment != segment {
@@ -84,6 +98,8 @@ fn open_segment(
         return Ok(Ok(Segment {
             header,
             file_bytes,
+            path: path.to_owned(),
+            flipped,
             file,
         }));
     };

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod image;
+mod repair;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -163,7 +164,19 @@ fn a_segment_with_a_bad_header_is_named() {
     image.flip(1, 17);
     let (code, text) = verify(&image);
     assert_eq!(code, Some(5), "{text}");
+    assert!(
+        text.contains("one bit of the segment's header is flipped"),
+        "{text}"
+    );
+    // Its blocks can be checked all the same.
+    assert!(text.contains("12 blocks"), "{text}");
+    assert_eq!(text.matches("PROBLEM").count(), 1, "{text}");
+
+    image.flip(1, 30);
+    let (code, text) = verify(&image);
+    assert_eq!(code, Some(5), "{text}");
     assert!(text.contains("segment header crc"), "{text}");
+    assert!(text.contains("8 blocks"), "{text}");
 }
 
 #[test]
