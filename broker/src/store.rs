@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! DATA/LOCK          locked (flock) for the life of the process; holds its pid as text
-//! DATA/store.toml    format, store_uuid, cluster_id, node, created; written once
+//! DATA/store.toml    format, store_uuid, cluster_id, node, created, checksum; written once
 //! DATA/journals/     see the journal
 //! ```
 
@@ -85,7 +85,11 @@ pub enum StoreError {
         found: i64,
         needs: String,
     },
-    #[error("{} is damaged: {reason}; restore it from a backup", path.display())]
+    #[error(
+        "{} is damaged: {reason}; try `catena journal repair` on its directory, or restore it from \
+         a backup",
+        path.display()
+    )]
     Damaged { path: PathBuf, reason: String },
 }
 

@@ -1,13 +1,15 @@
 //! `store.toml`: who a data directory is. Written once, when the directory is formatted.
 //!
 //! The file appears whole or not at all: it is written and flushed under a temporary name, then
-//! renamed, then the directory is flushed.
+//! renamed, then the directory is flushed. Its last line is a checksum of the others: with another
+//! identity every checkpoint would be taken for another store's and passed over.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
+use catena_core::sealed_text::{self, Seal};
 use catena_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -47,6 +49,9 @@ struct IdentityKeys {
     cluster_id: String,
     node: u32,
     created: String,
+    /// Looked at before anything is parsed; stores that an earlier build formatted have none.
+    #[serde(rename = "checksum", skip_serializing)]
+    _checksum: Option<String>,
 }
 
 impl Identity {
@@ -59,23 +64,28 @@ impl Identity {
             cluster_id: Uuid::new_v4().to_string(),
             node: 1,
             created: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            _checksum: None,
         };
         let body = toml::to_string(&keys).expect("plain values can be written as TOML");
-        write_whole(dir, &(COMMENT.to_owned() + &body))?;
+        write_whole(dir, &sealed_text::seal(&(COMMENT.to_owned() + &body)))?;
         // What was written is what later starts will read.
         Self::read(dir)
     }
 
     pub(super) fn read(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(IDENTITY_FILE);
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         File::open(&path)
-            .and_then(|file| file.take(TEXT_FILE_BYTES_MAX).read_to_string(&mut text))
+            .and_then(|file| file.take(TEXT_FILE_BYTES_MAX).read_to_end(&mut bytes))
             .map_err(io_error("read", &path))?;
         let damaged = |reason: String| StoreError::Damaged {
             path: path.clone(),
             reason,
         };
+        if sealed_text::check(&bytes) == Seal::Broken {
+            return Err(damaged("its checksum does not fit".into()));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
         // First what all formats share: a newer one has keys that this version does not know.
         let FormatKeys {
             format,

@@ -120,3 +120,24 @@ fn a_file_in_place_of_the_directory_is_named() {
         "{message}"
     );
 }
+
+#[test]
+fn a_flipped_bit_of_the_identity_is_refused() {
+    let dir = directory();
+    drop(open(dir.path()));
+    let path = dir.path().join(IDENTITY_FILE);
+    let good = fs::read(&path).expect("the file is there");
+    let uuid = open(dir.path()).uuid;
+    for at in 0..good.len() {
+        let mut damaged = good.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&path, damaged).expect("the file can be written");
+        // A flip can make the checksum's line a comment, and nothing else of it matters then.
+        match Store::open(dir.path()) {
+            Ok(store) => assert_eq!(store.uuid, uuid, "byte {at}"),
+            Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{at}: {error}"),
+        }
+    }
+    fs::write(&path, good).expect("the file can be written");
+    assert_eq!(open(dir.path()).uuid, uuid);
+}
