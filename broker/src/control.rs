@@ -28,7 +28,8 @@ use crate::limits::{
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::{self, Receiver, Sender};
 use crate::runtime::clock;
-use crate::runtime::file::FileAgent;
+use crate::runtime::file::{self, FileAgent};
+use crate::shard::NodeIdentity;
 use crate::shard::assembler::Assembler;
 use crate::shard::checkpointer;
 use crate::shard::files::journal_dir;
@@ -41,6 +42,66 @@ const METADATA_CHAIN: ChainId = ChainId::new(0);
 
 /// How often the control plane looks whether a shard that does not answer has ended.
 const TELL_CHECK: Duration = Duration::from_millis(100);
+
+/// What the control plane is told when its thread starts.
+pub struct ControlBoot {
+    /// The directory of journals.
+    pub journals: PathBuf,
+    /// The node.
+    pub node: Arc<NodeIdentity>,
+    /// Its counters.
+    pub metrics: Arc<ShardMetrics>,
+    /// Takes what the shards start from.
+    pub plan: Sender<Arc<BootPlan>>,
+    /// Gives the shards, once all of them serve.
+    pub shards: Receiver<Vec<Sender<ShardMessage>>>,
+    /// Commands.
+    pub requests: Receiver<ControlRequest>,
+}
+
+/// Runs the control plane from start to stop.
+pub async fn run(boot: ControlBoot) -> Result<()> {
+    file::prepare_device(&boot.journals)
+        .await
+        .context("the data directory cannot be used")?;
+    let mut control =
+        ControlPlane::open(&boot.journals, boot.node.store_uuid, boot.metrics).await?;
+    open_node(&mut control, &boot.node).await?;
+    control.snapshot().await;
+    let read = control
+        .plan(&boot.journals)
+        .await
+        .context("cannot read the checkpoints")?;
+    boot.plan
+        .send(Arc::new(read))
+        .await
+        .ok()
+        .context("the start was given up")?;
+    match boot.shards.recv().await {
+        Some(shards) => control.serve(boot.requests, shards).await,
+        None => Ok(()),
+    }
+}
+
+async fn open_node(control: &mut ControlPlane, node: &NodeIdentity) -> Result<()> {
+    if control.state().cluster_id().is_none() {
+        control
+            .commit(&Command::InitCluster {
+                cluster_id: node.cluster_id,
+            })
+            .await?;
+    }
+    let open = Command::OpenNode {
+        node: node.node,
+        host: node.advertised_host.clone(),
+        port: node.advertised_port,
+        shards: node.shards,
+    };
+    match control.commit(&open).await? {
+        Outcome::Refused(refusal) => Err(refusal.into()),
+        _ => Ok(()),
+    }
+}
 
 /// Metadata, and the journal that makes it durable.
 pub struct ControlPlane {

@@ -18,6 +18,8 @@ pub mod file;
 pub mod net;
 pub mod probe;
 pub mod random;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -11,17 +11,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use catena_core::metadata::{Command, Outcome};
 use catena_protocol::ids::ShardId;
 
 use crate::boot::BootPlan;
 use crate::config::Config;
-use crate::control::ControlPlane;
+use crate::control::{self, ControlBoot};
 use crate::limits::{SEGMENT_BYTES_INITIAL, SEGMENT_BYTES_MIN, SHARD_MESSAGES_MAX};
 use crate::port::PortReservation;
 use crate::runtime::channel::{self, Receiver, Sender};
 use crate::runtime::executor::{self, ExecutorConfig, RuntimeError};
-use crate::runtime::file;
 use crate::shard::NodeIdentity;
 use crate::shard::message::{ControlRequest, ShardMessage};
 use crate::shard::start::{self, ShardBoot};
@@ -312,27 +310,15 @@ fn start_control(
     let metrics = Arc::clone(of_control.metrics());
     let mut config = ExecutorConfig::system("catena-control");
     config.progress = Arc::clone(of_control.progress());
-    let (journals, node) = (journals.to_owned(), Arc::clone(node));
-    let thread = executor::start(config, move || async move {
-        file::prepare_device(&journals)
-            .await
-            .context("the data directory cannot be used")?;
-        let mut control = ControlPlane::open(&journals, node.store_uuid, metrics).await?;
-        open_node(&mut control, &node).await?;
-        control.snapshot().await;
-        let read = control
-            .plan(&journals)
-            .await
-            .context("cannot read the checkpoints")?;
-        plan.send(Arc::new(read))
-            .await
-            .ok()
-            .context("the start was given up")?;
-        match receive_shards.recv().await {
-            Some(shards) => control.serve(receive_requests, shards).await,
-            None => Ok(()),
-        }
-    })?;
+    let boot = ControlBoot {
+        journals: journals.to_owned(),
+        node: Arc::clone(node),
+        metrics,
+        plan,
+        shards: receive_shards,
+        requests: receive_requests,
+    };
+    let thread = executor::start(config, move || control::run(boot))?;
     match receive_plan.recv_blocking() {
         Some(plan) => Ok(Control {
             requests,
@@ -343,26 +329,6 @@ fn start_control(
         None => Err(join("control", thread)
             .err()
             .unwrap_or_else(|| anyhow!("control ended"))),
-    }
-}
-
-async fn open_node(control: &mut ControlPlane, node: &NodeIdentity) -> Result<()> {
-    if control.state().cluster_id().is_none() {
-        control
-            .commit(&Command::InitCluster {
-                cluster_id: node.cluster_id,
-            })
-            .await?;
-    }
-    let open = Command::OpenNode {
-        node: node.node,
-        host: node.advertised_host.clone(),
-        port: node.advertised_port,
-        shards: node.shards,
-    };
-    match control.commit(&open).await? {
-        Outcome::Refused(refusal) => Err(refusal.into()),
-        _ => Ok(()),
     }
 }
 

@@ -87,6 +87,12 @@ impl Buffer {
         }
     }
 
+    /// Hides what lies behind the first `len` bytes.
+    #[cfg(feature = "simulation")]
+    pub(in crate::runtime) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// The same bytes in pooled memory.
     fn copied(&self) -> Self {
         let mut copy = allocate(self.capacity().max(self.len));

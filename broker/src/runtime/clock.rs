@@ -6,10 +6,8 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use glommio::timer::Timer;
 
 /// A deadline passed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +16,10 @@ pub struct Elapsed;
 
 /// Monotonic microseconds since the process first asked; the same on every thread.
 pub fn now_us() -> u64 {
+    #[cfg(feature = "simulation")]
+    if let Some(world) = super::simulated::world() {
+        return world.now_us();
+    }
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();
     u64::try_from(elapsed.as_micros()).expect("a process runs for less than 500,000 years")
@@ -25,12 +27,47 @@ pub fn now_us() -> u64 {
 
 /// Wall clock, milliseconds since 1970 (negative before). It can jump: never for durations.
 pub fn wall_ms() -> i64 {
+    #[cfg(feature = "simulation")]
+    if let Some(world) = super::simulated::world() {
+        return world.wall_ms();
+    }
     let millis = |duration: Duration| {
         i64::try_from(duration.as_millis()).expect("the clock shows a year below 292,000,000")
     };
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(after) => millis(after),
         Err(before) => -millis(before.duration()),
+    }
+}
+
+/// A timer of the backend that runs on this thread.
+enum Timer {
+    Glommio(glommio::timer::Timer),
+    #[cfg(feature = "simulation")]
+    Simulated(super::simulated::Sleep),
+}
+
+impl Timer {
+    fn new(duration: Duration) -> Timer {
+        #[cfg(feature = "simulation")]
+        if let Some(world) = super::simulated::world() {
+            let wait_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            let deadline_us = world.now_us().saturating_add(wait_us);
+            return Timer::Simulated(super::simulated::Sleep::until(deadline_us));
+        }
+        Timer::Glommio(glommio::timer::Timer::new(duration))
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self {
+            Timer::Glommio(timer) => Pin::new(timer).poll(cx).map(|_| ()),
+            #[cfg(feature = "simulation")]
+            Timer::Simulated(sleep) => Pin::new(sleep).poll(cx),
+        }
     }
 }
 
@@ -63,7 +100,7 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        Pin::new(&mut timer).poll(cx).map(|_| Err(Elapsed))
+        Pin::new(&mut timer).poll(cx).map(|()| Err(Elapsed))
     })
     .await
 }

@@ -8,6 +8,7 @@
 
 mod agent;
 mod device;
+mod direct;
 mod zeroed;
 
 use std::io;
@@ -15,14 +16,15 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use glommio::GlommioError;
-use glommio::io::{DmaFile, OpenOptions};
 
 pub use agent::{FileAgent, FileEntry};
 pub use device::prepare_device;
 pub use zeroed::Zeroed;
 
-use super::buffer::{BUFFER_BYTES_MAX, Buffer, WriteLease};
-use super::executor::InFlight;
+use super::buffer::{BUFFER_BYTES_MAX, Buffer};
+#[cfg(feature = "simulation")]
+use super::simulated::{self, disk::SimulatedFile};
+use direct::DirectFile;
 
 /// Offsets and lengths of all I/O are multiples of this.
 pub const IO_ALIGN: usize = 4096;
@@ -38,8 +40,25 @@ pub const IO_BYTES_MAX: usize = BUFFER_BYTES_MAX;
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
-    plain: DmaFile,
-    dsync: Option<DmaFile>,
+    is_writable: bool,
+    backend: Backend,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Direct(DirectFile),
+    #[cfg(feature = "simulation")]
+    Simulated(SimulatedFile),
+}
+
+impl Backend {
+    async fn open(path: &Path, write: bool) -> io::Result<Backend> {
+        #[cfg(feature = "simulation")]
+        if simulated::world().is_some() {
+            return SimulatedFile::open(path).await.map(Backend::Simulated);
+        }
+        DirectFile::open(path, write).await.map(Backend::Direct)
+    }
 }
 
 impl LogFile {
@@ -51,21 +70,13 @@ impl LogFile {
     /// What the operating system says; the message names the path.
     pub async fn open(path: impl AsRef<Path>, write: bool) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
-        let in_context = |error| in_context("open", &path, &io_error(error));
-        let plain = OpenOptions::new()
-            .read(true)
-            .write(write)
-            .dma_open(&path)
-            .await;
-        let plain = plain.map_err(in_context)?;
-        let dsync = if write {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).custom_flags(libc::O_DSYNC);
-            Some(options.dma_open(&path).await.map_err(in_context)?)
-        } else {
-            None
-        };
-        Ok(Self { path, plain, dsync })
+        let opened = Backend::open(&path, write).await;
+        let backend = opened.map_err(|error| in_context("open", &path, &error))?;
+        Ok(Self {
+            path,
+            is_writable: write,
+            backend,
+        })
     }
 
     /// The path it was opened by.
@@ -86,12 +97,7 @@ impl LogFile {
     /// If `len` or `offset` is not aligned, `len` is 0, above 1 MiB or above the buffer's length,
     /// or the file is not open for writing.
     pub async fn write(&self, buffer: Rc<Buffer>, len: usize, offset: u64) -> io::Result<()> {
-        assert!(
-            self.dsync.is_some(),
-            "{} is open for reading only",
-            self.path.display()
-        );
-        self.write_through(&self.plain, buffer, len, offset).await
+        self.write_either(buffer, len, offset, false).await
     }
 
     /// Like [`write`](Self::write), and durable when it completes. Cheaper than write and flush
@@ -103,11 +109,7 @@ impl LogFile {
     /// # Panics
     /// As for [`write`](Self::write).
     pub async fn write_dsync(&self, buffer: Rc<Buffer>, len: usize, offset: u64) -> io::Result<()> {
-        let file = self.dsync.as_ref();
-        let file = file.unwrap_or_else(|| {
-            panic!("{} is open for reading only", self.path.display());
-        });
-        self.write_through(file, buffer, len, offset).await
+        self.write_either(buffer, len, offset, true).await
     }
 
     /// Makes every completed [`write`](Self::write) durable (`fdatasync`).
@@ -116,9 +118,12 @@ impl LogFile {
     /// What the operating system says. After an error nothing is known about earlier writes: never
     /// retry.
     pub async fn flush(&self) -> io::Result<()> {
-        let _in_flight = InFlight::begin();
-        let flushed = self.plain.fdatasync().await;
-        flushed.map_err(|error| in_context("flush", &self.path, &io_error(error)))
+        let flushed = match &self.backend {
+            Backend::Direct(file) => file.flush().await,
+            #[cfg(feature = "simulation")]
+            Backend::Simulated(file) => file.flush().await,
+        };
+        flushed.map_err(|error| in_context("flush", &self.path, &error))
     }
 
     /// Reads up to `bytes` bytes at `offset`. The result's length is what was read: less only at
@@ -133,11 +138,12 @@ impl LogFile {
     /// If `bytes` or `offset` is not aligned, or `bytes` is 0 or above 1 MiB.
     pub async fn read(&self, offset: u64, bytes: usize) -> io::Result<Buffer> {
         assert_aligned(offset, bytes);
-        let _in_flight = InFlight::begin();
-        // Not `read_at`: at the end of a file it can return stale memory.
-        let read = self.plain.read_at_aligned(offset, bytes).await;
-        let read = read.map_err(|error| in_context("read", &self.path, &io_error(error)))?;
-        Ok(Buffer::from_read(read, bytes))
+        let read = match &self.backend {
+            Backend::Direct(file) => file.read(offset, bytes).await,
+            #[cfg(feature = "simulation")]
+            Backend::Simulated(file) => file.read(offset, bytes).await,
+        };
+        read.map_err(|error| in_context("read", &self.path, &error))
     }
 
     /// Closes both descriptors. Dropping the file closes it too, a little later.
@@ -145,36 +151,45 @@ impl LogFile {
     /// # Errors
     /// What the operating system says.
     pub async fn close(self) -> io::Result<()> {
-        let Self { path, plain, dsync } = self;
-        let mut closed = plain.close().await;
-        if let Some(dsync) = dsync {
-            closed = closed.and(dsync.close().await);
-        }
-        closed.map_err(|error| in_context("close", &path, &io_error(error)))
+        let closed = match self.backend {
+            Backend::Direct(file) => file.close().await,
+            #[cfg(feature = "simulation")]
+            Backend::Simulated(_) => Ok(()),
+        };
+        closed.map_err(|error| in_context("close", &self.path, &error))
     }
 
-    async fn write_through(
+    async fn write_either(
         &self,
-        file: &DmaFile,
         buffer: Rc<Buffer>,
         len: usize,
         offset: u64,
+        is_durable: bool,
     ) -> io::Result<()> {
+        assert!(
+            self.is_writable,
+            "{} is open for reading only",
+            self.path.display()
+        );
         assert_aligned(offset, len);
-        let _in_flight = InFlight::begin();
-        // Declared before the write, so dropped after it: a lease must see whether the backend
-        // still refers to the memory.
-        let lease = WriteLease::new(buffer, len);
-        let written = file.write_rc_at(lease.source(), offset).await;
-        let written = written.map_err(|error| in_context("write", &self.path, &io_error(error)))?;
-        if written == len {
-            Ok(())
-        } else {
-            let message = format!(
-                "write {}: {written} of {len} bytes written",
-                self.path.display()
-            );
-            Err(io::Error::new(io::ErrorKind::WriteZero, message))
+        let written = match &self.backend {
+            Backend::Direct(file) => file.write(buffer, len, offset, is_durable).await,
+            #[cfg(feature = "simulation")]
+            Backend::Simulated(file) => {
+                let written = file.write(&buffer[..len], offset, is_durable).await;
+                written.map(|()| len)
+            }
+        };
+        match written {
+            Ok(written) if written == len => Ok(()),
+            Ok(written) => {
+                let message = format!(
+                    "write {}: {written} of {len} bytes written",
+                    self.path.display()
+                );
+                Err(io::Error::new(io::ErrorKind::WriteZero, message))
+            }
+            Err(error) => Err(in_context("write", &self.path, &error)),
         }
     }
 }

@@ -8,18 +8,20 @@
 //! Invariant: at most one task receives from a connection and at most one waits to send on it, at
 //! any time (asserted). They may be different tasks: share the connection as `Rc<Conn>`.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+mod tcp;
+
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::pin::Pin;
+use std::os::fd::OwnedFd;
 
-use futures_io::{AsyncRead, AsyncWrite};
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::TcpListener;
 
 use super::executor::yield_if_needed;
 use super::file::io_error;
+#[cfg(feature = "simulation")]
+use super::simulated::{self, SimulatedConn, SimulatedListener};
+use tcp::TcpConn;
 
 /// Most slices one [`Conn::try_send`] passes on (the kernel's `UIO_MAXIOV`); more are left for the
 /// next call.
@@ -29,7 +31,13 @@ pub const SEND_SLICES_MAX: usize = 1024;
 ///
 /// `SO_REUSEPORT` is always set, so every shard can listen on one port and the kernel spreads the
 /// connections. A second process of the same user could bind too: take a lock file first.
-pub struct Listener(TcpListener);
+pub struct Listener(Listening);
+
+enum Listening {
+    Tcp(TcpListener),
+    #[cfg(feature = "simulation")]
+    Simulated(SimulatedListener),
+}
 
 impl Listener {
     /// Binds and listens. Port 0 picks a free one.
@@ -37,7 +45,12 @@ impl Listener {
     /// # Errors
     /// What the operating system says.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        TcpListener::bind(address).map(Self).map_err(io_error)
+        #[cfg(feature = "simulation")]
+        if simulated::world().is_some() {
+            return Ok(Self(Listening::Simulated(SimulatedListener::bind(address))));
+        }
+        let listener = TcpListener::bind(address).map_err(io_error)?;
+        Ok(Self(Listening::Tcp(listener)))
     }
 
     /// The address it listens on, with the real port.
@@ -45,7 +58,11 @@ impl Listener {
     /// # Errors
     /// What the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr().map_err(io_error)
+        match &self.0 {
+            Listening::Tcp(listener) => listener.local_addr().map_err(io_error),
+            #[cfg(feature = "simulation")]
+            Listening::Simulated(listener) => Ok(listener.address()),
+        }
     }
 
     /// The next connection, with `TCP_NODELAY` set.
@@ -57,15 +74,22 @@ impl Listener {
     /// `ENOBUFS`, `ENOMEM`) passes with time: wait a little and go on. A connection that was reset
     /// before it was accepted is skipped.
     pub async fn accept(&self) -> io::Result<Conn> {
+        let listener = match &self.0 {
+            Listening::Tcp(listener) => listener,
+            #[cfg(feature = "simulation")]
+            Listening::Simulated(listener) => {
+                return Ok(Conn::new(Stream::Simulated(listener.accept().await)));
+            }
+        };
         loop {
-            let stream = match self.0.accept().await.map_err(io_error) {
+            let stream = match listener.accept().await.map_err(io_error) {
                 Ok(stream) => stream,
                 Err(error) if is_aborted(&error) => continue,
                 Err(error) => return Err(error),
             };
             // Fails only if the peer is already gone, which the first receive reports.
             let _ = stream.set_nodelay(true);
-            return Ok(Conn::new(stream));
+            return Ok(Conn::new(Stream::Tcp(TcpConn::new(stream))));
         }
     }
 }
@@ -77,13 +101,31 @@ fn is_aborted(error: &io::Error) -> bool {
     )
 }
 
+/// A connection between two executors: taken out of one with [`Conn::into_socket`], adopted by the
+/// other with [`Conn::from_socket`].
+#[derive(Debug)]
+pub struct Socket(Detached);
+
+#[derive(Debug)]
+enum Detached {
+    Tcp(OwnedFd),
+    #[cfg(feature = "simulation")]
+    Simulated(u64),
+}
+
 /// A TCP connection.
 ///
 /// All methods take `&self`. Dropping it closes the socket.
 pub struct Conn {
-    stream: RefCell<TcpStream>,
+    stream: Stream,
     receiving: Cell<bool>,
     sending: Cell<bool>,
+}
+
+enum Stream {
+    Tcp(TcpConn),
+    #[cfg(feature = "simulation")]
+    Simulated(SimulatedConn),
 }
 
 impl Conn {
@@ -92,30 +134,39 @@ impl Conn {
     /// # Errors
     /// What the operating system says.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await.map_err(io_error)?;
-        stream.set_nodelay(true).map_err(io_error)?;
-        Ok(Self::new(stream))
+        #[cfg(feature = "simulation")]
+        if simulated::world().is_some() {
+            let conn = SimulatedConn::connect(address).await?;
+            return Ok(Self::new(Stream::Simulated(conn)));
+        }
+        TcpConn::connect(address)
+            .await
+            .map(|conn| Self::new(Stream::Tcp(conn)))
     }
 
-    /// Adopts a connected socket on this executor.
+    /// Adopts a connection on this executor.
     #[must_use]
-    pub fn from_fd(fd: OwnedFd) -> Self {
-        // SAFETY: `into_raw_fd` gives up ownership of an open descriptor, and the stream takes it.
-        let stream = unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) };
-        Self::new(stream)
+    pub fn from_socket(socket: Socket) -> Self {
+        Self::new(match socket.0 {
+            Detached::Tcp(fd) => Stream::Tcp(TcpConn::from_fd(fd)),
+            #[cfg(feature = "simulation")]
+            Detached::Simulated(number) => Stream::Simulated(SimulatedConn::attach(number)),
+        })
     }
 
-    /// Takes the socket out, to be adopted on another executor.
+    /// Takes the connection out, to be adopted on another executor.
     ///
     /// No byte is lost: nothing is buffered here, so what the kernel has received and this side has
     /// not read stays in the socket.
     ///
     /// # Errors
     /// If the process has no free descriptor.
-    pub fn into_fd(self) -> io::Result<OwnedFd> {
-        // The stream cannot give its descriptor away, because a readiness poll of it may be armed
-        // in the ring. The poll is withdrawn when the stream is dropped and takes no data.
-        self.fd().try_clone_to_owned()
+    pub fn into_socket(self) -> io::Result<Socket> {
+        Ok(Socket(match self.stream {
+            Stream::Tcp(conn) => Detached::Tcp(conn.into_fd()?),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(conn) => Detached::Simulated(conn.detach()),
+        }))
     }
 
     /// The peer's address.
@@ -123,7 +174,11 @@ impl Conn {
     /// # Errors
     /// If the peer is gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.borrow().peer_addr().map_err(io_error)
+        match &self.stream {
+            Stream::Tcp(conn) => conn.peer_addr(),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// This side's address.
@@ -131,7 +186,11 @@ impl Conn {
     /// # Errors
     /// What the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.borrow().local_addr().map_err(io_error)
+        match &self.stream {
+            Stream::Tcp(conn) => conn.local_addr(),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Turns Nagle's algorithm off (`true`) or on. It starts off.
@@ -139,7 +198,11 @@ impl Conn {
     /// # Errors
     /// What the operating system says.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.stream.borrow().set_nodelay(nodelay).map_err(io_error)
+        match &self.stream {
+            Stream::Tcp(conn) => conn.set_nodelay(nodelay),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(_) => Ok(()),
+        }
     }
 
     /// Receives at least one byte into `buffer`; 0 means that the peer has finished sending.
@@ -161,13 +224,10 @@ impl Conn {
             done => return done,
         }
         let _receiving = Exclusive::claim(&self.receiving, "one task receives at a time");
-        loop {
-            let received =
-                poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *buffer));
-            match received.await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
+        match &self.stream {
+            Stream::Tcp(conn) => conn.recv(buffer).await,
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(conn) => conn.recv(buffer).await,
         }
     }
 
@@ -194,18 +254,11 @@ impl Conn {
     /// # Errors
     /// `WouldBlock` if nothing is, else what the operating system says.
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let fd = self.raw_fd();
-        retry_interrupted(|| {
-            // SAFETY: the pointer and length describe `buffer`, borrowed for the whole call.
-            unsafe {
-                libc::recv(
-                    fd,
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    libc::MSG_DONTWAIT,
-                )
-            }
-        })
+        match &self.stream {
+            Stream::Tcp(conn) => conn.try_recv(buffer),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(conn) => conn.try_recv(buffer),
+        }
     }
 
     /// Sends as much of `slices` as the socket takes, in one system call and without a copy in
@@ -216,17 +269,11 @@ impl Conn {
     /// the operating system says.
     pub fn try_send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let slices = &slices[..slices.len().min(SEND_SLICES_MAX)];
-        let fd = self.raw_fd();
-        // SAFETY: all zero bytes are a valid `msghdr` (null pointers, no name, no control data).
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        // `IoSlice` is guaranteed to have the layout of `iovec`, and sending only reads it.
-        message.msg_iov = slices.as_ptr().cast::<libc::iovec>().cast_mut();
-        message.msg_iovlen = slices.len();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        retry_interrupted(|| {
-            // SAFETY: `message` points at `slices`, whose memory is borrowed for the whole call.
-            unsafe { libc::sendmsg(fd, &raw const message, flags) }
-        })
+        match &self.stream {
+            Stream::Tcp(conn) => conn.try_send(slices),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(conn) => conn.try_send(slices),
+        }
     }
 
     /// Waits until the socket takes bytes and sends a part of `first` with that; returns how many
@@ -245,12 +292,10 @@ impl Conn {
             "readiness to send shows by sending a byte"
         );
         let _sending = Exclusive::claim(&self.sending, "one task waits to send at a time");
-        loop {
-            let sent = poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, first));
-            match sent.await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
+        match &self.stream {
+            Stream::Tcp(conn) => conn.writable(first).await,
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(conn) => conn.writable(first).await,
         }
     }
 
@@ -284,51 +329,37 @@ impl Conn {
     }
 
     fn shutdown_how(&self, how: Shutdown) {
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
-        };
-        // Fails only if the connection has already ended, which is what was asked for.
-        let _ = rustix::net::shutdown(self.fd(), how);
-    }
-
-    fn new(stream: TcpStream) -> Self {
-        Self {
-            stream: RefCell::new(stream),
-            receiving: Cell::new(false),
-            sending: Cell::new(false),
+        match &self.stream {
+            Stream::Tcp(conn) => conn.shutdown(match how {
+                Shutdown::Read => rustix::net::Shutdown::Read,
+                Shutdown::Write => rustix::net::Shutdown::Write,
+                Shutdown::Both => rustix::net::Shutdown::Both,
+            }),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(conn) => {
+                conn.shutdown(how != Shutdown::Write, how != Shutdown::Read);
+            }
         }
     }
 
-    fn raw_fd(&self) -> RawFd {
-        self.stream.borrow().as_raw_fd()
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the stream owns the descriptor and lives as long as the borrow of `self`.
-        unsafe { BorrowedFd::borrow_raw(self.raw_fd()) }
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            receiving: Cell::new(false),
+            sending: Cell::new(false),
+        }
     }
 }
 
 impl std::fmt::Debug for Conn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Conn")
-            .field("fd", &self.raw_fd())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Repeats a system call that a signal interrupted.
-fn retry_interrupted(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
-    loop {
-        if let Ok(count) = usize::try_from(call()) {
-            return Ok(count);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
+        let mut debug = f.debug_struct("Conn");
+        match &self.stream {
+            Stream::Tcp(conn) => debug.field("fd", &conn.raw_fd()),
+            #[cfg(feature = "simulation")]
+            Stream::Simulated(conn) => debug.field("number", &conn.number()),
+        };
+        debug.finish_non_exhaustive()
     }
 }
 

@@ -159,7 +159,7 @@ async fn route(shard: &Rc<Shard>, conn: Conn, hello: HelloRequest, correlation: 
     if wanted == shard.id || wanted.get() >= shard.node.shards {
         return welcome(shard, conn, hello, correlation).await;
     }
-    match conn.into_fd() {
+    match conn.into_socket() {
         Ok(socket) => {
             let to = &shard.mesh[usize::from(wanted.get())];
             let adopt = ShardMessage::Adopt {

@@ -1,20 +1,19 @@
 //! What shards and the control plane say to each other. Everything here may cross threads.
 
-use std::os::fd::OwnedFd;
-
 use catena_core::metadata::{Command, Outcome, Refusal};
 use catena_protocol::ids::{CorrelationId, ShardId};
 use catena_protocol::messages::HelloRequest;
 
 use super::index::SegmentKey;
 use crate::runtime::channel::Sender;
+use crate::runtime::net::Socket;
 
 /// To a shard.
 pub enum ShardMessage {
     /// A client asked for this shard; its `Hello` is still to be answered.
     Adopt {
         /// The socket. Nothing behind the `Hello` has been read from it.
-        socket: OwnedFd,
+        socket: Socket,
         /// The request.
         hello: HelloRequest,
         /// Its correlation id.

@@ -376,7 +376,7 @@ async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
             } => {
                 let shard_in_task = Rc::clone(shard);
                 shard.tasks.spawn(Queue::Network, async move {
-                    let conn = Conn::from_fd(socket);
+                    let conn = Conn::from_socket(socket);
                     listener::welcome(&shard_in_task, conn, hello, correlation).await;
                 });
             }

@@ -15,6 +15,8 @@ use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::{Context as Executor, current};
 use crate::runtime::channel::Notify;
+#[cfg(feature = "simulation")]
+use crate::runtime::simulated;
 
 /// A task queue: how soon and how often its tasks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,10 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
+    #[cfg(feature = "simulation")]
+    if let Some(world) = simulated::world() {
+        return Task(Handle::Simulated(world.spawn(future)));
+    }
     let context = current();
     let handle = context
         .queues
@@ -85,7 +91,7 @@ where
     };
     let task = glommio::spawn_local_into(counted, handle)
         .expect("the executor's queues are never removed");
-    Task(task)
+    Task(Handle::Glommio(task))
 }
 
 /// Counts a task for as long as its future exists.
@@ -107,17 +113,32 @@ impl Drop for Alive {
 /// A spawned task: a future of its result, cancelled on drop.
 #[must_use = "a task is cancelled when dropped; detach() lets it run on"]
 #[derive(Debug)]
-pub struct Task<T>(glommio::Task<T>);
+pub struct Task<T>(Handle<T>);
+
+#[derive(Debug)]
+enum Handle<T> {
+    Glommio(glommio::Task<T>),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::JoinHandle<T>),
+}
 
 impl<T> Task<T> {
     /// Lets the task run to its end on its own. Its result is dropped.
     pub fn detach(self) {
-        drop(self.0.detach());
+        match self.0 {
+            Handle::Glommio(task) => drop(task.detach()),
+            #[cfg(feature = "simulation")]
+            Handle::Simulated(task) => task.detach(),
+        }
     }
 
     /// Stops the task and waits until its future is dropped. `Some` if it had completed.
     pub async fn cancel(self) -> Option<T> {
-        self.0.cancel().await
+        match self.0 {
+            Handle::Glommio(task) => task.cancel().await,
+            #[cfg(feature = "simulation")]
+            Handle::Simulated(task) => task.cancel(),
+        }
     }
 }
 
@@ -125,7 +146,11 @@ impl<T> Future for Task<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        Pin::new(&mut self.0).poll(cx)
+        match &mut self.0 {
+            Handle::Glommio(task) => Pin::new(task).poll(cx),
+            #[cfg(feature = "simulation")]
+            Handle::Simulated(task) => Pin::new(task).poll(cx),
+        }
     }
 }
 
@@ -196,11 +221,19 @@ impl Drop for Token {
 /// Yields if another queue is waiting for its turn; a few nanoseconds otherwise. Belongs in every
 /// long loop.
 pub async fn yield_if_needed() {
+    #[cfg(feature = "simulation")]
+    if let Some(world) = simulated::world() {
+        return world.yield_sometimes().await;
+    }
     glommio::yield_if_needed().await;
 }
 
 /// Lets the other runnable tasks of this queue go first. Never a way to wait for I/O: completions
 /// are reaped only between turns, so a busy loop of yields starves itself.
 pub async fn yield_now() {
+    #[cfg(feature = "simulation")]
+    if simulated::world().is_some() {
+        return simulated::yield_now().await;
+    }
     glommio::executor().yield_now().await;
 }

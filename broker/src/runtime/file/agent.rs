@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use super::in_context;
 use super::zeroed::{self, Zeroed};
 use crate::runtime::executor::host_cores;
+#[cfg(feature = "simulation")]
+use crate::runtime::simulated::disk::SimulatedAgent;
 
 /// Jobs that may wait for one thread; a caller beyond that waits to hand its job over.
 const JOBS_MAX: usize = 1024;
@@ -45,7 +47,17 @@ pub struct FileEntry {
 /// Errors, for all operations: the operating system's, with the operation and path in the message
 /// and the original [`io::ErrorKind`] (`StorageFull` for a full disk, `QuotaExceeded` for a quota).
 #[derive(Debug, Clone)]
-pub struct FileAgent {
+pub struct FileAgent(Helper);
+
+#[derive(Debug, Clone)]
+enum Helper {
+    Threads(Threads),
+    #[cfg(feature = "simulation")]
+    Simulated(SimulatedAgent),
+}
+
+#[derive(Debug, Clone)]
+struct Threads {
     quick: flume::Sender<Job>,
     slow: flume::Sender<Job>,
 }
@@ -57,11 +69,15 @@ impl FileAgent {
     /// # Errors
     /// If a thread cannot be created.
     pub fn start() -> io::Result<Self> {
+        #[cfg(feature = "simulation")]
+        if crate::runtime::simulated::world().is_some() {
+            return Ok(Self(Helper::Simulated(SimulatedAgent)));
+        }
         let owner = thread::current().name().unwrap_or("agent").to_owned();
-        Ok(Self {
+        Ok(Self(Helper::Threads(Threads {
             quick: start_thread(format!("{owner}-file"))?,
             slow: start_thread(format!("{owner}-zero"))?,
-        })
+        })))
     }
 
     /// Creates `path` with `bytes` zeros that are really on disk, so that later writes change no
@@ -80,12 +96,22 @@ impl FileAgent {
         pause: Option<Duration>,
     ) -> io::Result<Zeroed> {
         let path = path.as_ref().to_owned();
-        run(&self.slow, move || {
-            let zeroed = zeroed::create(&path, bytes, pause).map_err(within("create", &path))?;
-            sync_parent(&path)?;
-            Ok(zeroed)
-        })
-        .await
+        match &self.0 {
+            Helper::Threads(threads) => {
+                run(&threads.slow, move || {
+                    let zeroed =
+                        zeroed::create(&path, bytes, pause).map_err(within("create", &path))?;
+                    sync_parent(&path)?;
+                    Ok(zeroed)
+                })
+                .await
+            }
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent
+                .create_zeroed(&path, bytes)
+                .await
+                .map(|()| Zeroed::Written),
+        }
     }
 
     /// Creates `path` with `bytes` allocated but unwritten bytes (they read as zeros), durable with
@@ -95,11 +121,17 @@ impl FileAgent {
     /// As for [`create_zeroed`](Self::create_zeroed).
     pub async fn create_allocated(&self, path: impl AsRef<Path>, bytes: u64) -> io::Result<()> {
         let path = path.as_ref().to_owned();
-        run(&self.quick, move || {
-            zeroed::allocate(&path, bytes).map_err(within("create", &path))?;
-            sync_parent(&path)
-        })
-        .await
+        match &self.0 {
+            Helper::Threads(threads) => {
+                run(&threads.quick, move || {
+                    zeroed::allocate(&path, bytes).map_err(within("create", &path))?;
+                    sync_parent(&path)
+                })
+                .await
+            }
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.create_zeroed(&path, bytes).await,
+        }
     }
 
     /// Replaces the contents of `path` in one step: a reader after a crash finds the old contents
@@ -111,7 +143,13 @@ impl FileAgent {
     /// As for all operations.
     pub async fn write_atomic(&self, path: impl AsRef<Path>, bytes: Vec<u8>) -> io::Result<()> {
         let path = path.as_ref().to_owned();
-        run(&self.quick, move || write_atomic(&path, &bytes)).await
+        match &self.0 {
+            Helper::Threads(threads) => {
+                run(&threads.quick, move || write_atomic(&path, &bytes)).await
+            }
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.write_atomic(&path, &bytes).await,
+        }
     }
 
     /// Renames a file and flushes the directory, or both.
@@ -120,14 +158,20 @@ impl FileAgent {
     /// As for all operations.
     pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
         let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
-        run(&self.quick, move || {
-            fs::rename(&from, &to).map_err(within("rename", &from))?;
-            if from.parent() != to.parent() {
-                sync_parent(&from)?;
+        match &self.0 {
+            Helper::Threads(threads) => {
+                run(&threads.quick, move || {
+                    fs::rename(&from, &to).map_err(within("rename", &from))?;
+                    if from.parent() != to.parent() {
+                        sync_parent(&from)?;
+                    }
+                    sync_parent(&to)
+                })
+                .await
             }
-            sync_parent(&to)
-        })
-        .await
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.rename(&from, &to).await,
+        }
     }
 
     /// Removes a file and flushes the directory.
@@ -136,11 +180,17 @@ impl FileAgent {
     /// As for all operations.
     pub async fn remove(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref().to_owned();
-        run(&self.quick, move || {
-            fs::remove_file(&path).map_err(within("remove", &path))?;
-            sync_parent(&path)
-        })
-        .await
+        match &self.0 {
+            Helper::Threads(threads) => {
+                run(&threads.quick, move || {
+                    fs::remove_file(&path).map_err(within("remove", &path))?;
+                    sync_parent(&path)
+                })
+                .await
+            }
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.remove(&path).await,
+        }
     }
 
     /// Creates a directory and its missing parents, durably.
@@ -149,7 +199,11 @@ impl FileAgent {
     /// As for all operations.
     pub async fn create_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref().to_owned();
-        run(&self.quick, move || create_dir(&path)).await
+        match &self.0 {
+            Helper::Threads(threads) => run(&threads.quick, move || create_dir(&path)).await,
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.create_dir(&path).await,
+        }
     }
 
     /// Makes the names in a directory durable.
@@ -158,7 +212,11 @@ impl FileAgent {
     /// As for all operations.
     pub async fn sync_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref().to_owned();
-        run(&self.quick, move || sync_dir(&path)).await
+        match &self.0 {
+            Helper::Threads(threads) => run(&threads.quick, move || sync_dir(&path)).await,
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.sync_dir(&path).await,
+        }
     }
 
     /// Reads a whole file.
@@ -167,10 +225,16 @@ impl FileAgent {
     /// `NotFound` if there is none; else as for all operations.
     pub async fn read(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let path = path.as_ref().to_owned();
-        run(&self.quick, move || {
-            fs::read(&path).map_err(within("read", &path))
-        })
-        .await
+        match &self.0 {
+            Helper::Threads(threads) => {
+                run(&threads.quick, move || {
+                    fs::read(&path).map_err(within("read", &path))
+                })
+                .await
+            }
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.read(&path).await,
+        }
     }
 
     /// The entries of a directory, sorted by name.
@@ -179,10 +243,16 @@ impl FileAgent {
     /// As for all operations.
     pub async fn list(&self, path: impl AsRef<Path>) -> io::Result<Vec<FileEntry>> {
         let path = path.as_ref().to_owned();
-        run(&self.quick, move || {
-            list(&path).map_err(within("list", &path))
-        })
-        .await
+        match &self.0 {
+            Helper::Threads(threads) => {
+                run(&threads.quick, move || {
+                    list(&path).map_err(within("list", &path))
+                })
+                .await
+            }
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(agent) => agent.list(&path).await,
+        }
     }
 
     /// Runs any other blocking work on the quick thread.
@@ -193,7 +263,11 @@ impl FileAgent {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        run(&self.quick, work).await
+        match &self.0 {
+            Helper::Threads(threads) => run(&threads.quick, work).await,
+            #[cfg(feature = "simulation")]
+            Helper::Simulated(_) => work(),
+        }
     }
 }
 
@@ -276,7 +350,8 @@ fn create_dir(path: &Path) -> io::Result<()> {
         fs::create_dir(directory).map_err(within("create directory", directory))?;
         sync_parent(directory)?;
     }
-    Ok(())
+    // Also if it was there: a process that was killed may have made it and not come to flush it.
+    sync_parent(path)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

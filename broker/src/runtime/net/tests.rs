@@ -133,7 +133,7 @@ fn one_task_receives_while_another_sends_on_the_same_connection() {
 fn a_handed_over_connection_loses_no_byte() {
     const HELLO: usize = 24;
     const TOTAL: usize = 8_000_000;
-    let (hand_over, adopted) = channel::bounded::<OwnedFd>(1);
+    let (hand_over, adopted) = channel::bounded::<Socket>(1);
     let (ready, address) = channel::bounded(1);
     let acceptor = start(ExecutorConfig::system("acceptor"), move || async move {
         let (listener, address) = listen();
@@ -143,13 +143,13 @@ fn a_handed_over_connection_loses_no_byte() {
             let mut hello = [0; HELLO];
             assert!(conn.recv_exact(&mut hello).await.expect("the client sends"));
             check(&hello, 0);
-            let fd = conn.into_fd().expect("a free descriptor");
+            let fd = conn.into_socket().expect("a free descriptor");
             hand_over.send(fd).await.expect("the owner runs");
         }
     });
     let owner = start(ExecutorConfig::system("owner"), move || async move {
         while let Some(fd) = adopted.recv().await {
-            let conn = Conn::from_fd(fd);
+            let conn = Conn::from_socket(fd);
             let mut rest = vec![0; TOTAL - HELLO];
             assert!(conn.recv_exact(&mut rest).await.expect("the client sends"));
             check(&rest, HELLO);

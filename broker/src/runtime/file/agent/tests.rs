@@ -22,6 +22,14 @@ where
     run(move || async move { main(FileAgent::start().expect("threads start"), path).await });
 }
 
+fn slow_thread(agent: &FileAgent) -> &flume::Sender<Job> {
+    match &agent.0 {
+        Helper::Threads(threads) => &threads.slow,
+        #[cfg(feature = "simulation")]
+        Helper::Simulated(_) => unreachable!("the tests run on threads"),
+    }
+}
+
 #[test]
 fn a_zeroed_file_has_its_size_its_blocks_and_only_zeros() {
     with_agent(|agent, directory| async move {
@@ -200,7 +208,7 @@ fn slow_work_does_not_hold_up_quick_work() {
         let (finish, finished) = std::sync::mpsc::channel::<()>();
         let other = agent.clone();
         let slow = executor::spawn(Queue::Background, async move {
-            super::run(&other.slow, move || {
+            super::run(slow_thread(&other), move || {
                 finished.recv().map_err(io::Error::other)
             })
             .await
