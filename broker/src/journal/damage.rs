@@ -11,6 +11,7 @@ use std::path::Path;
 use catena_core::block::BlockView;
 use catena_core::entry::EntryView;
 use catena_core::ids::{BlockLocation, JournalId, JournalPos};
+use catena_core::ledger::{LEDGER_PAGE_BYTES, LedgerSlot};
 use catena_core::limits::{BLOCK_BYTES_MAX, GROUP_BYTES_MAX};
 use catena_core::one_bit::{self, FlippedBit};
 use catena_core::recover::{FrameSummary, UnknownLoss};
@@ -42,6 +43,19 @@ pub(super) fn report(journal: JournalId, outcome: &ScanOutcome) {
             damage = %range.what,
             "acknowledged data is damaged; the rest is served"
         );
+    }
+}
+
+/// Logs which pages of a flush ledger say nothing although something was written to them.
+pub(super) fn report_ledger(journal: JournalId, bytes: &[u8]) {
+    for (page, bytes) in bytes.chunks(LEDGER_PAGE_BYTES).take(2).enumerate() {
+        let is_written = bytes.iter().any(|byte| *byte != 0);
+        if is_written && LedgerSlot::newest(bytes, journal).is_none() {
+            warn!(
+                journal = journal.get(),
+                page, "a page of the flush ledger is not readable: torn by a power cut, or damaged"
+            );
+        }
     }
 }
 

@@ -202,7 +202,10 @@ async fn read_ledger(
     journal: JournalId,
 ) -> io::Result<Option<LedgerSlot>> {
     match agent.read(ledger_path(dir)).await {
-        Ok(bytes) => Ok(LedgerSlot::newest(&bytes, journal)),
+        Ok(bytes) => {
+            damage::report_ledger(journal, &bytes);
+            Ok(LedgerSlot::newest(&bytes, journal))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use catena_core::ids::{JournalId, SegmentSeq};
 use catena_core::limits::BLOCK_ALIGN;
+use catena_core::one_bit;
 use catena_core::segment::SegmentHeader;
 
 use crate::journal::segments::segment_path;
@@ -93,7 +94,8 @@ impl SegmentFiles {
         let path = self.path(journal, segment);
         let file = LogFile::open(&path, false).await?;
         let page = file.read(0, BLOCK_ALIGN).await?;
-        let header = SegmentHeader::decode(&page).map_err(io::Error::other)?;
+        // Recovery has said so in the log if a bit of it had to be corrected.
+        let (header, _) = one_bit::segment_header(&page).map_err(io::Error::other)?;
         if (header.journal, header.segment) != (journal, segment) {
             return Err(io::Error::other(format!(
                 "{} is segment {} of journal {}",

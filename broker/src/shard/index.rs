@@ -310,12 +310,23 @@ impl Shard {
     }
 
     async fn page_bytes(self: &Rc<Self>, place: PagePlace) -> Result<Bytes, ReadError> {
-        let block = self.reader.single(place.block).await?;
         let start = usize::try_from(place.offset_in_block).expect("u32 fits usize");
         let end = start + usize::try_from(place.bytes).expect("u32 fits usize");
         let corrupt = || ReadError::Corrupt {
             place: place.block,
             reason: "the index page lies outside of its block".to_owned(),
+        };
+        let block = match self.reader.single(place.block).await {
+            Ok(block) => block,
+            // The page has a checksum of its own. With it, records that are intact would be lost
+            // to readers because of one bit, which is no record's.
+            Err(ReadError::Corrupt { reason, .. }) => {
+                warn!(place = %place.block, reason, "a page of the index lies in a damaged block");
+                let block = self.reader.block_with_corrected_heads(place.block).await?;
+                let page = block.get(start..end).ok_or_else(corrupt)?;
+                return Ok(Bytes::copy_from_slice(page));
+            }
+            Err(error) => return Err(error),
         };
         let bytes = block.as_slice().get(start..end).ok_or_else(corrupt)?;
         Ok(Bytes::copy_from_slice(bytes))

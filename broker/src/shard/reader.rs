@@ -17,6 +17,7 @@ use catena_core::block::parse_block;
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 use catena_core::index::Extent;
 use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+use catena_core::one_bit;
 use catena_protocol::ids::Offset;
 
 use super::budget::{Budget, Charge};
@@ -191,6 +192,54 @@ impl BlockReader {
             max_timestamp_ms: 0,
         };
         self.block(std::iter::once(extent)).await
+    }
+
+    /// A block whose heads are good, whatever is wrong with the bodies of its batches; the caller
+    /// checks those it wants. Never cached.
+    pub async fn block_with_good_heads(
+        &self,
+        place: BlockLocation,
+    ) -> Result<(CachedBytes, Rc<OpenSegment>), ReadError> {
+        let (buffer, segment) = self.unchecked(place).await?;
+        let header = &segment.header;
+        parse_block(&buffer, header.salt, header.segment, place.offset)
+            .map_err(|error| corrupt(place, &error))?;
+        let whole = CachedBytes {
+            buffer: Rc::new(buffer),
+            start: 0,
+            bytes: to_usize(place.bytes),
+        };
+        Ok((whole, segment))
+    }
+
+    /// A copy of a block whose heads are good, or were before one bit flipped. Not for readers.
+    pub async fn block_with_corrected_heads(
+        &self,
+        place: BlockLocation,
+    ) -> Result<Vec<u8>, ReadError> {
+        let (buffer, segment) = self.unchecked(place).await?;
+        let mut bytes = buffer.to_vec();
+        let header = &segment.header;
+        one_bit::correct_block(&mut bytes, header.salt, header.segment, place.offset);
+        match parse_block(&bytes, header.salt, header.segment, place.offset) {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(corrupt(place, &error)),
+        }
+    }
+
+    async fn unchecked(
+        &self,
+        place: BlockLocation,
+    ) -> Result<(Buffer, Rc<OpenSegment>), ReadError> {
+        let io = |error: io::Error| ReadError::io(place, &error);
+        let (journal, segment) = place.segment_key();
+        let segment = self.files.open(journal, segment).await.map_err(io)?;
+        let (offset, bytes) = (u64::from(place.offset), to_usize(place.bytes));
+        let buffer = segment.file.read(offset, bytes).await.map_err(io)?;
+        if buffer.len() < bytes {
+            return Err(corrupt(place, &"the file ends before it"));
+        }
+        Ok((buffer, segment))
     }
 
     /// Reads a parked slice again, whole.
@@ -410,6 +459,11 @@ async fn check_chunk(
         executor::yield_if_needed().await;
     }
     Ok(())
+}
+
+fn corrupt(place: BlockLocation, reason: &dyn std::fmt::Display) -> ReadError {
+    let reason = reason.to_string();
+    ReadError::Corrupt { place, reason }
 }
 
 fn to_usize(value: u32) -> usize {

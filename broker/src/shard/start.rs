@@ -358,10 +358,12 @@ async fn settle(shard: &Rc<Shard>, taken: &mut Taken) -> Result<()> {
     try_join_all(promises).await?;
     if !shard.settled {
         shard.write_run().await?;
-        shard
-            .checkpoint(taken)
-            .await
-            .context("cannot write the first checkpoint")?;
+        // Two, because one can be damaged: then this deal would not be complete any more, and of
+        // the one before it the other shards may have no checkpoint left.
+        for _ in 0..2 {
+            let taken = shard.checkpoint(taken).await;
+            taken.context("cannot write the first checkpoint")?;
+        }
     }
     Ok(())
 }

@@ -2,12 +2,14 @@
 //!
 //! Invariant: what is returned has no hole in it. An offset that no block holds, or whose block is
 //! damaged, ends what is returned; if nothing was read before it, it is an error that names the
-//! next offset that may be readable. Runs on the shard's executor, in the session's task.
+//! next offset that may be readable. A damaged body takes its own batch with it and no other. Runs
+//! on the shard's executor, in the session's task.
 
 use std::rc::Rc;
 
+use catena_core::ids::BlockLocation;
 use catena_core::index::Extent;
-use catena_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use catena_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader, split, verify_body, verify_header};
 use catena_protocol::ids::Offset;
 
 use super::session::{FetchSession, Position};
@@ -112,7 +114,15 @@ async fn slice(
             // A place that was looked up a while ago may have been freed since.
             Err(cause) => match moved(shard, session, at, &extent).await {
                 Some(elsewhere) => extent = elsewhere,
-                None => return Err(Unreadable::new(cause, extent.end_offset)),
+                None => {
+                    let read = read_damaged(shard, extent.block, &cause).await;
+                    let Some(read) = read else {
+                        return Err(Unreadable::new(cause, extent.end_offset));
+                    };
+                    let intact = intact_part(&extent, &read.0, at);
+                    extent = intact.map_err(|next| Unreadable::new(cause, next))?;
+                    break read;
+                }
             },
         }
     };
@@ -146,6 +156,47 @@ async fn read(
     let segment = shard.reader.files.open(journal, segment).await;
     let segment = segment.map_err(|error| ReadError::io(extent.block, &error))?;
     Ok((block, segment))
+}
+
+/// A block that was found corrupt, if its heads are good and only bodies of batches are not.
+async fn read_damaged(
+    shard: &Rc<Shard>,
+    place: BlockLocation,
+    cause: &ReadError,
+) -> Option<(CachedBytes, Rc<OpenSegment>)> {
+    match cause {
+        ReadError::Corrupt { .. } => shard.reader.block_with_good_heads(place).await.ok(),
+        ReadError::Io { .. } | ReadError::Missing { .. } => None,
+    }
+}
+
+/// The extent up to the first damaged batch at or behind the wanted offset; if that is the very
+/// batch that holds it, the offset after that batch.
+fn intact_part(extent: &Extent, block: &CachedBytes, at: At<'_>) -> Result<Extent, Offset> {
+    let start = usize::try_from(extent.offset_in_block).expect("u32 fits usize");
+    let bytes = usize::try_from(extent.bytes).expect("u32 fits usize");
+    let batches = block.slice(start, bytes);
+    let mut intact = Extent {
+        bytes: 0,
+        end_offset: extent.base_offset,
+        ..*extent
+    };
+    for found in split(batches.as_slice()) {
+        let Ok((header, batch)) = found else { break };
+        if header.next_offset() > at.offset {
+            let head = batch.first_chunk().expect("split gives whole batches");
+            let is_good = verify_header(head, at.position.tp).is_ok() && verify_body(batch).is_ok();
+            if !is_good && intact.end_offset <= at.offset {
+                return Err(header.next_offset());
+            }
+            if !is_good {
+                break;
+            }
+        }
+        intact.bytes += header.length;
+        intact.end_offset = header.next_offset();
+    }
+    Ok(intact)
 }
 
 /// Where the index has the offset now, if that is another place than the one that was tried.
