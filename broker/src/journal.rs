@@ -242,8 +242,8 @@ impl Journal {
 
     /// Whether `bytes` more can be written on top of `pending_bytes` that already wait.
     ///
-    /// The last prepared segment does not count: it is for trims, index runs and checkpoints, which
-    /// are what frees space again.
+    /// The last prepared segments do not count: they are for the cleaner, trims and index runs,
+    /// which are what frees space again.
     pub fn has_room(&self, pending_bytes: usize, bytes: usize) -> bool {
         let active = self.active.borrow();
         let rest = active.header.segment_bytes - active.write_offset;
@@ -252,6 +252,14 @@ impl Journal {
         let needed = u64::try_from(unplaced + pending_bytes + bytes).expect("usize fits u64");
         // A block may be left unused at the end of each segment when the next does not fit.
         needed + u64::from(BLOCK_BYTES_MAX_U32) <= room
+    }
+
+    /// Bytes that the cleaner may write now: all but what trims, index runs and the like need to
+    /// free anything.
+    pub fn cleaning_room(&self) -> u64 {
+        let active = self.active.borrow();
+        let rest = active.header.segment_bytes - active.write_offset;
+        u64::from(rest) + self.segments.cleaning_room()
     }
 
     /// Writes `blocks` in order and flushes; when it returns they are on stable storage.

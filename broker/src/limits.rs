@@ -160,6 +160,43 @@ pub const RETENTION_EXTENTS_PER_STEP: usize = 4096;
 /// State of idempotent producers per shard; the least recently used beyond it are dropped.
 pub const PRODUCER_ROWS_BYTES_MAX: usize = 64 << 20;
 
+/// A relocation record of the cleaner: with the small batches of the same moment it stays a group
+/// of one write.
+pub const CLEANER_RECORD_BYTES: usize = 128 << 10;
+
+/// Batches that the cleaner moves at once, and what it reads for that at the most. They are held in
+/// memory, and put in order among each other.
+pub const CLEANER_PIECE_BYTES: usize = 16 << 20;
+pub const CLEANER_PIECE_READ_BYTES: usize = 64 << 20;
+
+/// How fast the cleaner writes while the store is not full.
+pub const CLEANER_BYTES_PER_SECOND: u64 = 64 * MIB;
+
+/// What the cleaner may write before others have written as much, and how much it may save up, as
+/// shares of the shard's space.
+pub const CLEANER_ALLOWANCE_DIVISOR: u64 = 16;
+pub const CLEANER_CREDIT_DIVISOR: u64 = 2;
+
+/// No more than so much was written in a second, for so long: time to put interleaved batches in
+/// order.
+pub const CLEANER_IDLE_BYTES_MAX: u64 = 256 * KIB;
+pub const CLEANER_IDLE_US: u64 = 5_000_000;
+
+/// Segments whose extents are larger on average are in order, and one whose partitions do not have
+/// so many extents each is not worth writing anew.
+pub const CLEANER_EXTENT_BYTES_MAX: u64 = 32 * KIB;
+pub const CLEANER_REGROUP_GAIN_MIN: usize = 4;
+
+/// Moved extents are joined within this share of the time that their topic keeps records, so that
+/// joining keeps nothing much longer.
+pub const CLEANER_JOIN_AGE_DIVISOR: u64 = 16;
+
+/// Extents that the cleaner looks up at once.
+pub const CLEANER_EXTENTS_AHEAD: usize = 256;
+
+/// Decoded pages of index runs that a shard keeps: lookups in order hit the same few.
+pub const INDEX_PAGES_DECODED_MAX: usize = 16;
+
 /// Producer ids that a shard takes from the control plane at once.
 pub const PRODUCER_IDS_PER_BLOCK: u32 = 1000;
 
@@ -179,6 +216,8 @@ const _: () = {
     assert!(CACHE_BYTES_DEFAULT_MIN <= CACHE_BYTES_DEFAULT_MAX);
     assert!(DRAIN_TIMEOUT.as_millis() * 2 <= STOP_TIMEOUT.as_millis());
     assert!(SPACE_DEFAULT_PERCENT < 100);
+    assert!(CLEANER_RECORD_BYTES * 2 <= catena_core::limits::DSYNC_BYTES_MAX);
+    assert!(CLEANER_RECORD_BYTES <= CLEANER_PIECE_BYTES);
     // A watchdog that was not run itself charges a shard with two periods at most.
     assert!(WATCHDOG_STALL.as_millis() >= 4 * WATCHDOG_PERIOD.as_millis());
     assert!(ADMIN_HEADER_TIMEOUT.as_millis() < ADMIN_CONNECTION_TIMEOUT.as_millis());

@@ -223,6 +223,10 @@ shard_metrics! {
         "Index pages that could not be read: the segments they may name are not freed";
     live_bytes: Gauge, "catena_live_bytes", Plain,
         "Bytes of record batches that are wanted; the rest of the segments is padding or dead";
+    cleaner_bytes: Counter, "catena_cleaner_bytes", Plain,
+        "Bytes of batches that the cleaner wrote anew";
+    cleaner_segments: Counter, "catena_cleaner_segments", Plain,
+        "Segments that the cleaner emptied";
     scan_bytes: Gauge, "catena_scan_bytes", Plain,
         "Bytes of journal read back at the last start";
     stalls_total: Counter, "catena_stalls", Plain,

@@ -36,6 +36,7 @@ pub mod assembler;
 pub mod budget;
 pub mod checkpointer;
 pub mod claims;
+pub mod cleaner;
 pub mod committer;
 pub mod connection;
 pub mod fetch;
@@ -57,6 +58,7 @@ pub mod start;
 pub mod topics;
 
 use claims::Claims;
+use cleaner::Cleaner;
 use committer::Committer;
 use connection::Connection;
 use fetch::FetchSession;
@@ -119,6 +121,8 @@ pub struct Shard {
     pub dropped: RefCell<BTreeMap<TopicPartition, DroppedPartition>>,
     /// Segments that the kept checkpoints name.
     pub pins: RefCell<Pins>,
+    /// Empties segments that hold little.
+    pub cleaner: Cleaner,
     /// Segments that other shards may still read.
     pub claims: RefCell<Claims>,
     /// Everything of the journal before this is in the log's state and the index in memory.

@@ -183,7 +183,9 @@ fn damage_pages(path: &PathBuf) -> usize {
         .filter(|at| bytes[*at..].starts_with(b"CtIp"))
         .collect();
     for page in &pages {
-        bytes[page + 24] ^= 0x10;
+        // More than the one bit that a checksum can find.
+        bytes[page + 24] ^= 0x11;
+        bytes[page + 25] ^= 0x81;
     }
     fs::write(path, bytes).expect("the segment is writable");
     pages.len()

@@ -1,8 +1,8 @@
 //! The segment files of one journal: prepared ahead, sealed, freed, recycled, counted.
 //!
 //! A segment is written with zeros before it is used, so that appends never change file metadata;
-//! a freed segment becomes a spare and is used again without that cost. Two are kept ready once the
-//! active one is a quarter full. When the store's budget or the disk is used up the set says
+//! a freed segment becomes a spare and is used again without that cost. Some are kept ready once
+//! the active one is a quarter full. When the store's budget or the disk is used up the set says
 //! [`SegmentSet::out_of_space`], keeps trying, and says otherwise by itself as soon as a segment
 //! could be made again.
 //!
@@ -31,8 +31,10 @@ use crate::runtime::clock;
 use crate::runtime::executor::{self, Queue, Task};
 use crate::runtime::file::{FileAgent, LogFile};
 
-/// Segments ready for use that producers may not touch once space has run out.
-pub const RESERVED_SEGMENTS: usize = 1;
+/// Segments ready for use that producers may not touch once space has run out: one for the cleaner,
+/// one for trims and index runs. A journal that prepares no more than that reserves fewer: it takes
+/// one beyond the reserve to notice that space has run out.
+pub const RESERVED_SEGMENTS: usize = 2;
 /// Spare files kept for recycling at the most.
 const SPARES_MAX: usize = 16;
 /// How long to wait before trying again to make a segment when space has run out.
@@ -82,6 +84,16 @@ struct Files {
     total_bytes: u64,
     /// A segment whose file was made but could not be opened yet.
     made: Option<(SegmentSeq, u32)>,
+}
+
+impl Files {
+    fn spare_bytes(&self) -> u64 {
+        self.spares.iter().map(|spare| u64::from(spare.bytes)).sum()
+    }
+
+    fn prepared_bytes(&self) -> u64 {
+        self.prepared.iter().map(|p| u64::from(p.bytes)).sum()
+    }
 }
 
 /// The files of one journal.
@@ -164,23 +176,37 @@ impl SegmentSet {
     /// Bytes that producers may still fill beyond the active segment: in prepared segments, in
     /// spares, and in segments that the budget still allows; less the reserve.
     pub fn room_bytes(&self) -> u64 {
+        self.room_beyond(self.reserved())
+    }
+
+    /// As [`SegmentSet::room_bytes`], for the cleaner: one segment stays in reserve.
+    pub fn cleaning_room(&self) -> u64 {
+        self.room_beyond(1)
+    }
+
+    /// Bytes of all segments that hold anything.
+    pub fn used_bytes(&self) -> u64 {
         let files = self.files.borrow();
-        let prepared: u64 = files.prepared.iter().map(|p| u64::from(p.bytes)).sum();
+        let unused = files.spare_bytes() + files.prepared_bytes();
+        files.total_bytes.saturating_sub(unused)
+    }
+
+    fn room_beyond(&self, reserved: usize) -> u64 {
+        let files = self.files.borrow();
         let makeable = if self.out_of_space.get() {
             0
         } else {
-            let spares: u64 = files
-                .spares
-                .iter()
-                .map(|spare| u64::from(spare.bytes))
-                .sum();
-            spares + self.config.space_bytes.saturating_sub(files.total_bytes)
+            let budget = self.config.space_bytes;
+            files.spare_bytes() + budget.saturating_sub(files.total_bytes)
         };
-        let reserve = match files.prepared.back() {
-            Some(last) => u64::from(last.bytes),
-            None => u64::from(self.wanted_bytes(files.total_bytes)),
-        };
-        (prepared + makeable).saturating_sub(reserve)
+        let unmade = u64::from(self.wanted_bytes(files.total_bytes));
+        let sizes = files.prepared.iter().rev().map(|p| u64::from(p.bytes));
+        let reserve: u64 = sizes.chain(std::iter::repeat(unmade)).take(reserved).sum();
+        (files.prepared_bytes() + makeable).saturating_sub(reserve)
+    }
+
+    fn reserved(&self) -> usize {
+        RESERVED_SEGMENTS.min(self.config.prepared_target.saturating_sub(1).max(1))
     }
 
     /// Starts keeping segments ready.
@@ -216,10 +242,9 @@ impl SegmentSet {
         }
     }
 
-    /// Whether the segment is ready that only trims, index runs and the like may use once space has
-    /// run out.
+    /// Whether the segments are ready that producers may not use once space has run out.
     pub fn has_reserve(&self) -> bool {
-        self.files.borrow().prepared.len() >= RESERVED_SEGMENTS
+        self.files.borrow().prepared.len() >= self.reserved()
     }
 
     /// Notes that the active segment is full.
@@ -524,3 +549,6 @@ async fn collect_spares(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,9 @@
 //! on the shard's executor, in memory only.
 
 use bytes::Bytes;
-use catena_core::block::{self, BLOCK_HEADER_BYTES, BatchPlace, BlockWriter, PlacedFrame};
+use catena_core::block::{
+    self, BLOCK_HEADER_BYTES, BatchPlace, BlockWriter, PlacedEntry, PlacedFrame,
+};
 use catena_core::entry::{ENTRY_HEADER_BYTES, FrameKind, ROW_BYTES, RecordKind};
 use catena_core::ids::Lsn;
 use catena_core::limits::{BLOCK_ALIGN, BLOCK_BYTES_MAX};
@@ -60,6 +62,19 @@ pub struct FilledRecord {
     pub offset_in_block: u32,
     /// Its length with header, in bytes.
     pub bytes: u32,
+    /// Whether it holds old batches that were moved, which nobody waits for.
+    pub is_relocation: bool,
+}
+
+impl FilledRecord {
+    fn new(ticket: u64, placed: PlacedEntry, is_relocation: bool) -> FilledRecord {
+        FilledRecord {
+            ticket,
+            offset_in_block: placed.offset_in_block,
+            bytes: placed.bytes,
+            is_relocation,
+        }
+    }
 }
 
 /// A block that only waits for its group.
@@ -85,6 +100,11 @@ enum Small {
         kind: RecordKind,
         chain: ChainId,
         epoch: ChainEpoch,
+        body: Bytes,
+    },
+    Relocation {
+        ticket: u64,
+        row_count: u16,
         body: Bytes,
     },
 }
@@ -139,6 +159,17 @@ impl Assembler {
             kind,
             chain,
             epoch,
+            body,
+        });
+    }
+
+    /// Adds batches that the cleaner moves: `body` with a directory of `row_count` rows. `ticket`
+    /// comes back with its place.
+    pub fn add_relocation(&mut self, ticket: u64, row_count: u16, body: Bytes, log: &mut ShardLog) {
+        self.make_room(entry_bytes(body.len()), log);
+        self.gathered.push(Small::Relocation {
+            ticket,
+            row_count,
             body,
         });
     }
@@ -252,11 +283,15 @@ impl Assembler {
                     body,
                 } => {
                     let placed = writer.push_record(*kind, *chain, *epoch, body);
-                    records.push(FilledRecord {
-                        ticket: *ticket,
-                        offset_in_block: placed.offset_in_block,
-                        bytes: placed.bytes,
-                    });
+                    records.push(FilledRecord::new(*ticket, placed, false));
+                }
+                Small::Relocation {
+                    ticket,
+                    row_count,
+                    body,
+                } => {
+                    let placed = writer.push_relocation(*row_count, body);
+                    records.push(FilledRecord::new(*ticket, placed, true));
                 }
             }
         }
@@ -302,6 +337,7 @@ fn sort_key(item: &Small) -> (u8, ChainId, Option<TopicPartition>) {
         Small::Batch(batch) => (0, batch.chain, Some(batch.place.tp)),
         Small::Control { chain, .. } => (1, *chain, None),
         Small::Record { chain, .. } => (2, *chain, None),
+        Small::Relocation { .. } => (3, ChainId::new(0), None),
     }
 }
 
@@ -328,7 +364,9 @@ fn exact_bytes(sorted: &[Small]) -> usize {
                 }
                 total += batch.bytes.len();
             }
-            Small::Control { body, .. } | Small::Record { body, .. } => {
+            Small::Control { body, .. }
+            | Small::Record { body, .. }
+            | Small::Relocation { body, .. } => {
                 total += entry_bytes(body.len());
             }
         }

@@ -41,7 +41,8 @@ pub struct Taken {
 impl Shard {
     /// Takes a checkpoint if enough has happened since the last one.
     pub async fn checkpoint_if_due(self: &Rc<Self>, taken: &mut Taken) -> io::Result<()> {
-        let dirty = self.noted_to.get() != taken.noted_to;
+        // An emptied segment is freed only when both kept checkpoints are past the move.
+        let dirty = self.noted_to.get() != taken.noted_to || self.pins.borrow().hold_moved();
         let journal_bytes = self.journal.written_bytes() - taken.written_bytes;
         let journal_max = CHECKPOINT_JOURNAL_BYTES_MAX.min(self.journal.space_bytes() / 8);
         let waited_us = clock::now_us().saturating_sub(taken.at_us);

@@ -161,6 +161,18 @@ impl Shard {
         self.outcome(receiver).await
     }
 
+    /// Appends batches that the cleaner moves; returns their place when it is durable.
+    pub async fn append_relocation(
+        self: &Rc<Self>,
+        row_count: u16,
+        body: Bytes,
+    ) -> Result<RecordPlace, JournalError> {
+        let (ticket, receiver) = self.committer.expect_record();
+        self.assemble(|assembler, log| assembler.add_relocation(ticket, row_count, body, log));
+        self.committer.work.notify();
+        self.outcome(receiver).await
+    }
+
     fn assemble(&self, add: impl FnOnce(&mut Assembler, &mut ShardLog)) {
         add(
             &mut self.committer.assembler.borrow_mut(),
@@ -339,13 +351,16 @@ impl Shard {
         records: Vec<super::assembler::FilledRecord>,
     ) {
         let at = block.location;
-        self.cache.borrow_mut().insert(
-            at.journal,
-            at.segment,
-            at.offset,
-            Rc::clone(&block.buffer),
-            at.bytes,
-        );
+        let is_old = frames.is_empty() && records.iter().all(|record| record.is_relocation);
+        if !is_old {
+            self.cache.borrow_mut().insert(
+                at.journal,
+                at.segment,
+                at.offset,
+                Rc::clone(&block.buffer),
+                at.bytes,
+            );
+        }
         for frame in frames {
             self.apply_committed(at, &frame);
             let ticket = frame.control.as_ref().map(|control| control.ticket);

@@ -149,3 +149,6 @@ impl SegmentFiles {
 pub fn journal_dir(journals: &std::path::Path, journal: JournalId) -> PathBuf {
     journals.join(format!("{:03}", journal.get()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! the shard's executor.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use tracing::warn;
 use super::Shard;
 use super::reader::ReadError;
 use crate::journal::JournalError;
-use crate::limits::{INDEX_JOURNAL_BYTES_MAX, INDEX_MEMORY_BYTES_MAX};
+use crate::limits::{INDEX_JOURNAL_BYTES_MAX, INDEX_MEMORY_BYTES_MAX, INDEX_PAGES_DECODED_MAX};
 use crate::runtime::executor;
 
 mod live;
@@ -54,6 +54,8 @@ pub struct ShardIndex {
     /// Segments of other journals that were there at start: runs of an earlier deal of chains may
     /// name some that were freed.
     elsewhere: BTreeSet<SegmentKey>,
+    /// The pages that were decoded last. A place is never written twice, so none goes stale.
+    decoded: RefCell<VecDeque<(PagePlace, Rc<RunPage>)>>,
     run_at_bytes: Cell<u64>,
 }
 
@@ -301,12 +303,24 @@ impl Shard {
         Ok(Found::default())
     }
 
-    async fn index_page(self: &Rc<Self>, place: PagePlace) -> Result<RunPage, ReadError> {
+    async fn index_page(self: &Rc<Self>, place: PagePlace) -> Result<Rc<RunPage>, ReadError> {
+        let decoded = self.index.decoded.borrow().iter().find_map(|(of, page)| {
+            let is_wanted = *of == place;
+            is_wanted.then(|| Rc::clone(page))
+        });
+        if let Some(page) = decoded {
+            return Ok(page);
+        }
         let bytes = self.page_bytes(place).await?;
-        RunPage::decode(&bytes).map_err(|error| ReadError::Corrupt {
+        let page = RunPage::decode(&bytes).map_err(|error| ReadError::Corrupt {
             place: place.block,
             reason: error.to_string(),
-        })
+        })?;
+        let page = Rc::new(page);
+        let mut decoded = self.index.decoded.borrow_mut();
+        decoded.truncate(INDEX_PAGES_DECODED_MAX - 1);
+        decoded.push_front((place, Rc::clone(&page)));
+        Ok(page)
     }
 
     async fn page_bytes(self: &Rc<Self>, place: PagePlace) -> Result<Bytes, ReadError> {

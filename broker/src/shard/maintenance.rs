@@ -10,6 +10,7 @@ use tracing::{error, warn};
 
 use super::Shard;
 use super::checkpointer::{self, Taken};
+use super::cleaner::Cleaned;
 use super::index::SegmentKey;
 use super::message::ShardMessage;
 use super::retention::Waiting;
@@ -53,18 +54,29 @@ async fn step(shard: &Rc<Shard>, taken: &mut Taken, claimed: &mut Vec<SegmentKey
     note(shard, "retention", shard.apply_retention().await);
     note(shard, "producer expiry", shard.expire_producers().await);
     release_claims(shard, taken, claimed).await;
-    let waiting = shard.free_segments().await;
-    if waiting.bytes == 0 || !shard.frees_are_urgent(waiting.bytes) {
-        return false;
-    }
     let freed_before = shard.metrics.segments_freed.get();
-    note(
-        shard,
-        "making space",
-        make_space(shard, taken, &waiting).await,
-    );
-    shard.free_segments().await;
-    shard.metrics.segments_freed.get() > freed_before
+    let waiting = shard.free_segments().await;
+    if waiting.bytes > 0 && shard.frees_are_urgent(waiting.bytes) {
+        let made = make_space(shard, taken, &waiting).await;
+        note(shard, "making space", made);
+        shard.free_segments().await;
+    }
+    let has_cleaned = clean(shard, taken).await;
+    has_cleaned || shard.metrics.segments_freed.get() > freed_before
+}
+
+/// One piece of cleaning; tells whether to go on at once.
+async fn clean(shard: &Rc<Shard>, taken: &mut Taken) -> bool {
+    let outcome = match shard.clean().await {
+        Ok(Cleaned::Nothing) => return false,
+        Ok(Cleaned::Some) => return true,
+        // Two checkpoints raise it above every segment that is sealed now.
+        Ok(Cleaned::FloorIsLow) => make_space(shard, taken, &Waiting::default()).await,
+        Err(error) => Err(error.into()),
+    };
+    let has_raised = outcome.is_ok();
+    note(shard, "cleaning", outcome);
+    has_raised
 }
 
 /// Takes away what keeps segments that hold no wanted batch: index runs in them, and checkpoints

@@ -14,33 +14,47 @@ use super::index::SegmentKey;
 
 /// What the two kept checkpoints name, the older one's first.
 #[derive(Debug, Default)]
-pub struct Pins([BTreeSet<SegmentKey>; 2]);
+pub struct Pins {
+    runs: [BTreeSet<SegmentKey>; 2],
+    moved: [BTreeSet<SegmentKey>; 2],
+}
 
 impl Pins {
     /// At start: the newest readable checkpoint has runs with pages in these segments. Nothing is
     /// freed before the next checkpoint, so what the other one names does not matter.
     pub fn new(run_segments: BTreeSet<SegmentKey>) -> Pins {
-        Pins([BTreeSet::new(), run_segments])
+        Pins {
+            runs: [BTreeSet::new(), run_segments],
+            moved: Default::default(),
+        }
     }
 
     /// A checkpoint that names these segments is durable, and the older of the two does not count
     /// any more.
     pub fn note_checkpoint(&mut self, run_segments: BTreeSet<SegmentKey>) {
-        self.0.rotate_left(1);
-        self.0[1] = run_segments;
+        self.runs.rotate_left(1);
+        self.runs[1] = run_segments;
+        self.moved.rotate_left(1);
+        self.moved[1].clear();
     }
 
     /// Batches were moved out of a segment: both kept checkpoints still lead there. Called in the
     /// same step that changes the index, so that no checkpoint comes between.
     pub fn note_moved(&mut self, from: SegmentKey) {
-        for named in &mut self.0 {
+        for named in &mut self.moved {
             named.insert(from);
         }
     }
 
+    /// Whether a segment that was emptied waits for a checkpoint.
+    pub fn hold_moved(&self) -> bool {
+        self.moved.iter().any(|named| !named.is_empty())
+    }
+
     /// Whether a kept checkpoint names the segment.
     pub fn contains(&self, segment: SegmentKey) -> bool {
-        self.0.iter().any(|named| named.contains(&segment))
+        let mut named = self.runs.iter().chain(&self.moved);
+        named.any(|named| named.contains(&segment))
     }
 }
 
@@ -76,7 +90,8 @@ mod tests {
             pins.contains(segment(7)),
             "the older checkpoint leads into it"
         );
+        assert!(pins.hold_moved());
         pins.note_checkpoint(BTreeSet::new());
-        assert!(!pins.contains(segment(7)));
+        assert!(!pins.contains(segment(7)) && !pins.hold_moved());
     }
 }

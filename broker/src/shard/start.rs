@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::checkpointer::Taken;
 use super::claims::Claims;
+use super::cleaner::Cleaner;
 use super::committer::Committer;
 use super::files::{SegmentFiles, journal_dir};
 use super::index::{Runs, SegmentKey, ShardIndex};
@@ -30,7 +31,7 @@ use super::reader::BlockReader;
 use super::{NodeIdentity, Shard, listener, maintenance};
 use crate::boot::{self, BootPlan, ScannedFrames, ShardInput};
 use crate::cache::BlockCache;
-use crate::journal::segments::{segment_of, segment_path};
+use crate::journal::segments::{RESERVED_SEGMENTS, segment_of, segment_path};
 use crate::journal::{Journal, JournalConfig, JournalTail, recovery};
 use crate::limits::{DRAIN_TIMEOUT, FETCH_PIN_CACHE_DIVISOR};
 use crate::metrics::ShardMetrics;
@@ -179,7 +180,7 @@ async fn build(
         segment_bytes_min: least,
         segment_bytes_max: most,
         space_bytes: boot.space_bytes,
-        prepared_target: 2,
+        prepared_target: RESERVED_SEGMENTS + 1,
     };
     let metrics = Arc::clone(&boot.metrics);
     let journal = Journal::open(config, tail, Rc::clone(&agent), Arc::clone(&metrics)).await?;
@@ -214,6 +215,7 @@ async fn build(
         agent,
         dropped: RefCell::default(),
         pins: RefCell::new(pins),
+        cleaner: Cleaner::new(boot.space_bytes),
         claims: RefCell::new(old.claims),
         recovery_start: Cell::new(JournalPos::default()),
         group_done: Notify::new(),

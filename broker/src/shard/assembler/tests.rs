@@ -3,10 +3,10 @@
 use catena_core::block::parse_block;
 use catena_core::block::{BlockSeal, seal_block};
 use catena_core::checkpoint::ChainSection;
-use catena_core::entry::EntryView;
+use catena_core::entry::{EntryView, write_row};
 use catena_core::ids::{JournalPos, SegmentSeq};
 use catena_protocol::batch::{BatchBuilder, BatchHeader, BatchOptions};
-use catena_protocol::ids::{PartitionId, TopicId};
+use catena_protocol::ids::{Offset, PartitionId, TopicId};
 use catena_protocol::record::Record;
 
 use super::*;
@@ -101,6 +101,28 @@ fn small_batches_share_a_block_grouped_by_chain_and_partition() {
         let expected = vec![(0, 0), (0, 1), (2, 0), (1, 0), (3, 0), (3, 1)];
         assert_eq!(contents(&mut filled), expected);
         assert!(assembler.is_empty());
+    });
+}
+
+#[test]
+fn moved_batches_lie_behind_what_somebody_waits_for() {
+    run(|| async {
+        let (mut log, mut assembler) = (log(), Assembler::default());
+        let mut old = batch(b"old").to_vec();
+        catena_protocol::batch::stamp(&mut old, Offset(7), 5, ChainEpoch(1), tp(2));
+        let mut body = vec![0; ROW_BYTES];
+        let bytes = u32::try_from(old.len()).expect("a small batch");
+        write_row(&mut body, tp(2), 1, bytes);
+        body.extend(old);
+        assembler.add_relocation(5, 1, body.into(), &mut log);
+        let admitted = admit(&mut log, 0, batch(b"new"));
+        assembler.add(admitted, &mut log);
+        let mut filled = assembler.take(&mut log);
+        let record = &filled[0].records[0];
+        assert!((record.ticket, record.is_relocation) == (5, true));
+        let frame = &filled[0].frames[0].placed;
+        assert_eq!(record.offset_in_block, frame.offset + frame.bytes);
+        assert_eq!(contents(&mut filled), [(0, 0)], "and every body is sound");
     });
 }
 

@@ -34,10 +34,12 @@ impl Shard {
         self.index.mem.borrow_mut().freeze();
         let partitions = self.index.mem.borrow().frozen_partitions();
         let mut writer = RunWriter::new(self);
-        for tp in partitions {
-            let extents = self.index.mem.borrow().frozen_of(tp).to_vec();
-            for extent in &extents {
-                writer.push(tp, extent).await?;
+        for some in partitions.chunks(RUN_PARTITIONS_AT_ONCE) {
+            let extents = self.index.mem.borrow().frozen_of(some);
+            for (tp, extents) in some.iter().zip(extents) {
+                for extent in &extents {
+                    writer.push(*tp, extent).await?;
+                }
             }
             executor::yield_if_needed().await;
         }
