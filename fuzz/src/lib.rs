@@ -16,8 +16,10 @@ use catena_core::index::run::{RunDirectory, RunPage};
 use catena_core::ledger::LedgerSlot;
 use catena_core::log::ShardLog;
 use catena_core::metadata::{Command, MetadataState};
+use catena_core::one_bit;
 use catena_core::recover::FrameSummary;
 use catena_core::scan::{JournalScan, ScanInput, ScanStep};
+use catena_core::sealed_text;
 use catena_core::segment::{SEGMENT_PAGE_BYTES, SegmentHeader};
 use catena_protocol::batch::{
     BATCH_HEADER_BYTES, BatchHeader, BatchReader, Decompressor, Records, split, verify_body,
@@ -173,7 +175,7 @@ fn read_entry(data: &[u8]) {
     };
     let frame = FrameSummary::from_entry(&entry, block);
     match entry {
-        EntryView::Batches(_, rows) => {
+        EntryView::Batches(_, rows) | EntryView::Relocation(_, rows) => {
             for batch in rows.batches() {
                 let _ = batch.verify();
             }
@@ -266,13 +268,16 @@ pub fn checkpoint(data: &[u8]) {
     let _ = RunPage::decode(&sealed);
 }
 
-/// The flush ledger and the header page of a segment, as they came and with their checksum right.
+/// The flush ledger, the header page of a segment, as they came and with their checksum right, and
+/// a sealed text.
 pub fn ledger(data: &[u8]) {
+    let _ = sealed_text::check(data);
     let _ = LedgerSlot::newest(data, JournalId(3));
     let mut page = [0; SEGMENT_PAGE_BYTES];
     let bytes = data.len().min(page.len());
     page[..bytes].copy_from_slice(&data[..bytes]);
     let _ = SegmentHeader::decode(&page);
+    let _ = one_bit::segment_header(&page);
     seeds::seal_page(&mut page);
     if let Some(slot) = LedgerSlot::decode(&page) {
         assert_eq!(LedgerSlot::decode(&slot.encode()), Some(slot));

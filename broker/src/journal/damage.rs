@@ -143,7 +143,7 @@ fn report_corrected(place: BlockLocation, view: &BlockView<'_>, flip: FlippedBit
         "one bit of a block's heads is flipped: `catena journal repair` can write it back"
     );
     for entry in view.entries() {
-        let EntryView::Batches(_, rows) = entry else {
+        let (EntryView::Batches(_, rows) | EntryView::Relocation(_, rows)) = entry else {
             continue;
         };
         for row in rows.iter() {

@@ -148,7 +148,7 @@ fn corrections(
 /// The messages in a block.
 fn holds(view: &BlockView<'_>) -> Vec<Lost> {
     let rows = view.entries().filter_map(|entry| match entry {
-        EntryView::Batches(_, rows) => Some(rows),
+        EntryView::Batches(_, rows) | EntryView::Relocation(_, rows) => Some(rows),
         _ => None,
     });
     let batches = rows.flat_map(|rows| rows.batches());
