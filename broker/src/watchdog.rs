@@ -188,7 +188,7 @@ mod tests {
         let mut detector = StallDetector::default();
         let mut beats = 1;
         for period in 1..200 {
-            // A beat every 150 ms: three times the executors' idle interval.
+            // A beat every 150 ms: half as long again as the executors' idle interval.
             if period % 3 == 0 {
                 beats += 1;
             }

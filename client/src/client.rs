@@ -17,6 +17,7 @@ use crate::connection::driver::DriverTimeouts;
 use crate::connection::handshake::Identity;
 use crate::consumer::ConsumerBuilder;
 use crate::error::{BuildError, ConfigError, ConnectionError};
+use crate::limits::CONNECTIONS_PER_NODE_DEFAULT;
 use crate::producer::ProducerBuilder;
 
 /// A cluster, as seen from here. Cheap to clone.
@@ -113,7 +114,7 @@ impl Default for ClientBuilder {
             client_name: format!("catena-client/{}", env!("CARGO_PKG_VERSION")),
             auth: Vec::new(),
             cluster_id: None,
-            connections_per_node_max: 8,
+            connections_per_node_max: CONNECTIONS_PER_NODE_DEFAULT,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
@@ -141,8 +142,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Connections to one node for producing, and for each consumer; 8 by default, at least 1.
-    /// A node with more shards than this forwards between them.
+    /// Connections to one node for producing, and for each consumer; 64 by default, at least 1.
+    /// One is opened for each shard that owns a partition in use. A broker does not pass requests
+    /// on between its shards, so a node with more shards than this is used in part: what the others
+    /// own fails with [`NotOwner`](crate::ErrorCode::NotOwner) when its time is over.
     pub const fn connections_per_node_max(mut self, connections: usize) -> Self {
         self.connections_per_node_max = connections;
         self

@@ -40,6 +40,9 @@ pub(crate) const FETCH_PIPELINE: usize = 2;
 /// Bytes one fetch request asks for at least, whatever the prefetch budget.
 pub(crate) const FETCH_BYTES_MIN: u32 = 64 << 10;
 
+/// Connections to one node unless told otherwise: as many as a node has shards at the most.
+pub(crate) const CONNECTIONS_PER_NODE_DEFAULT: usize = 64;
+
 /// Control requests that may wait for their answers on one connection.
 pub(crate) const CONTROL_REQUESTS_MAX: usize = 1_024;
 

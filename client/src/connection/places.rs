@@ -1,8 +1,8 @@
 //! One connection per (node, shard), of those that are kept per shard.
 //!
-//! Invariant: at most `per_node_max` are open to one node; beyond that the shards of the node
-//! share them, and the broker forwards. One that failed is made again only after a pause that
-//! grows. Any thread.
+//! Invariant: at most `per_node_max` are open to one node; beyond that a shard's requests go to
+//! another shard of the node, which answers for what it owns. One that failed is made again only
+//! after a pause that grows. Any thread.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
