@@ -127,7 +127,8 @@ fn a_damaged_range_gives_back_the_blocks_that_one_bit_explains() {
     });
     assert_eq!(visited, [(POSITION, 3, FlippedBit { at: 20, bit: 2 })]);
     let end = POSITION + block_bytes;
-    assert_eq!(unknown, [end..end + 4096]);
+    let rest = end..end + 4096;
+    assert_eq!(unknown, [rest]);
 }
 
 proptest! {
