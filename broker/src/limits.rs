@@ -68,7 +68,7 @@ pub const SPACE_DEFAULT_PERCENT: u64 = 85;
 pub const SPACE_BYTES_PER_SHARD_MIN: u64 = 16 * SEGMENT_BYTES_MIN;
 
 /// How often the watchdog looks, and after how long without a beat it reports a shard. Executors
-/// beat every 5 ms while they work and every 50 ms while they do not.
+/// beat every 5 ms while they work and every 100 ms while they do not.
 pub const WATCHDOG_PERIOD: Duration = Duration::from_millis(50);
 pub const WATCHDOG_STALL: Duration = Duration::from_millis(200);
 
@@ -156,6 +156,8 @@ pub const FREES_BYTES_MAX: u64 = 256 * MIB;
 
 /// Extents that retention looks at in one step, per partition.
 pub const RETENTION_EXTENTS_PER_STEP: usize = 4096;
+/// Partitions whose log starts are moved together.
+pub const TRIMS_AT_ONCE: usize = 64;
 
 /// State of idempotent producers per shard; the least recently used beyond it are dropped.
 pub const PRODUCER_ROWS_BYTES_MAX: usize = 64 << 20;

@@ -18,13 +18,14 @@ use catena_core::metadata::Topic;
 use catena_core::planted::{self, Bug};
 use catena_core::retention::{Policy, trim_to};
 use catena_protocol::ids::{Offset, TopicId, TopicPartition};
+use futures_util::future::try_join_all;
 use tracing::{debug, warn};
 
 use super::Shard;
 use super::index::SegmentKey;
 use super::reader::ReadError;
 use crate::journal::JournalError;
-use crate::limits::{FREES_BYTES_MAX, RETENTION_EXTENTS_PER_STEP};
+use crate::limits::{FREES_BYTES_MAX, RETENTION_EXTENTS_PER_STEP, TRIMS_AT_ONCE};
 use crate::runtime::clock;
 use crate::runtime::executor;
 
@@ -51,10 +52,17 @@ impl Shard {
     /// Applies the topics' policies once.
     pub async fn apply_retention(self: &Rc<Self>) -> Result<(), JournalError> {
         let now_ms = clock::wall_ms();
-        for candidate in self.retention_candidates(now_ms) {
-            if let Err(error) = self.trim_partition(&candidate, now_ms).await? {
-                self.report_read_error(candidate.tp, candidate.log_start, &error);
-            }
+        // Many at once, so that their frames share a group: one after the other, thousands of
+        // partitions would keep everything else of the maintenance waiting for minutes.
+        for candidates in self.retention_candidates(now_ms).chunks(TRIMS_AT_ONCE) {
+            let trims = candidates.iter().map(async |candidate| {
+                let trimmed = self.trim_partition(candidate, now_ms).await?;
+                if let Err(error) = trimmed {
+                    self.report_read_error(candidate.tp, candidate.log_start, &error);
+                }
+                Ok(())
+            });
+            try_join_all(trims).await?;
             executor::yield_if_needed().await;
         }
         Ok(())
