@@ -2,13 +2,17 @@
 //!
 //! Invariant: the process is ended by its own handle, at the latest when the value is dropped. Its
 //! log is kept in a file and shown if the test panics.
+//!
+//! [`start_again`](Broker::start_again) panics unless the broker comes up; [`launch`](Broker::launch)
+//! and [`readiness`](Broker::readiness) are for runs in which it may not.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use catena_client::Client;
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,6 +34,12 @@ pub struct Settings {
     pub cache: String,
     /// Any further arguments.
     pub more: Vec<String>,
+    /// The data directory; `None` for one of its own.
+    pub data_dir: Option<PathBuf>,
+    /// The program; `None` for the broker of this workspace.
+    pub program: Option<PathBuf>,
+    /// Its environment, empty otherwise.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Settings {
@@ -39,6 +49,9 @@ impl Default for Settings {
             space: "4GiB".to_owned(),
             cache: "64MiB".to_owned(),
             more: Vec::new(),
+            data_dir: None,
+            program: None,
+            environment: Vec::new(),
         }
     }
 }
@@ -67,6 +80,19 @@ pub struct Broker {
 struct Running {
     child: Child,
     admin: String,
+    /// Its first line, empty if it ends before.
+    said: Receiver<String>,
+}
+
+/// How far a start has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It serves.
+    Ready,
+    /// Not yet.
+    Starting,
+    /// It ended, or said something else.
+    Failed,
 }
 
 impl Broker {
@@ -77,18 +103,23 @@ impl Broker {
 
     /// Starts on a new directory.
     pub fn start_with(settings: Settings) -> Self {
+        let mut broker = Self::prepare(settings);
+        broker.start_again();
+        broker
+    }
+
+    /// A broker that was never started, on a new directory.
+    pub fn prepare(settings: Settings) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("broker-")
             .tempdir_in(programs::scratch_dir())
             .expect("a directory for the broker");
-        let mut broker = Self {
+        Self {
             dir,
             settings,
             running: None,
             listen: "127.0.0.1:0".to_owned(),
-        };
-        broker.start_again();
-        broker
+        }
     }
 
     /// Starts a broker that was ended, on the same data and port, and waits until it serves.
@@ -96,13 +127,25 @@ impl Broker {
     /// # Panics
     /// If it runs, or does not come up.
     pub fn start_again(&mut self) {
+        self.launch();
+        let readiness = self.readiness(LIMIT);
+        assert_eq!(readiness, Readiness::Ready, "see its log");
+    }
+
+    /// Starts a broker that was ended, on the same data and port, and does not wait.
+    ///
+    /// # Panics
+    /// If it runs, or the program cannot be run.
+    pub fn launch(&mut self) {
         assert!(self.running.is_none(), "the broker runs already");
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log_path())
             .expect("a log file");
-        let child = program()
+        let program = self.settings.program.as_deref();
+        let mut child = bare(program.unwrap_or_else(|| programs::broker()))
+            .envs(self.settings.environment.iter().cloned())
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(["--listen", &self.listen, "--admin", "127.0.0.1:0"])
@@ -114,14 +157,32 @@ impl Broker {
             .stderr(log)
             .spawn()
             .expect("the broker program can be run");
-        // From here on it is ended whatever happens.
-        let running = self.running.insert(Running {
+        let said = first_line(&mut child);
+        self.running = Some(Running {
             child,
             admin: String::new(),
+            said,
         });
-        let ready = first_line(&mut running.child);
-        running.admin = word_after(&ready, "admin ");
-        self.listen = word_after(&ready, "listen ");
+    }
+
+    /// Waits for `limit` at the most until a broker that was [launched](Self::launch) serves.
+    ///
+    /// # Panics
+    /// If it was not launched.
+    pub fn readiness(&mut self, limit: Duration) -> Readiness {
+        let running = self.running.as_mut().expect("the broker was launched");
+        if !running.admin.is_empty() {
+            return Readiness::Ready;
+        }
+        match running.said.recv_timeout(limit) {
+            Ok(line) if line.starts_with("catena-broker ready: ") => {
+                running.admin = word_after(&line, "admin ");
+                self.listen = word_after(&line, "listen ");
+                Readiness::Ready
+            }
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => Readiness::Failed,
+            Err(RecvTimeoutError::Timeout) => Readiness::Starting,
+        }
     }
 
     /// As [`start_again`](Self::start_again), with other settings.
@@ -135,6 +196,18 @@ impl Broker {
         let mut running = self.running.take().expect("the broker runs");
         running.child.kill().expect("the broker can be killed");
         running.child.wait().expect("the broker can be waited for");
+    }
+
+    /// Sends `SIGKILL` and does not wait: a process that waits for its disk ends only when that
+    /// answers. [`exited`](Self::exited) waits.
+    pub fn send_kill(&mut self) {
+        let running = self.running.as_mut().expect("the broker runs");
+        running.child.kill().expect("the broker can be killed");
+    }
+
+    /// Whether it was started and its end was not waited for.
+    pub const fn is_started(&self) -> bool {
+        self.running.is_some()
     }
 
     /// Sends `SIGTERM`; [`exited`](Self::exited) waits for the end.
@@ -196,7 +269,8 @@ impl Broker {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        let chosen = self.settings.data_dir.clone();
+        chosen.unwrap_or_else(|| self.dir.path().join("data"))
     }
 
     /// The process id.
@@ -239,29 +313,27 @@ impl Drop for Broker {
 
 /// The broker program, untouched by the environment of the test run.
 pub fn program() -> Command {
-    let mut command = Command::new(programs::broker());
+    bare(programs::broker())
+}
+
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// The line that says that the broker serves.
-fn first_line(child: &mut Child) -> String {
+/// The line that says that the broker serves, when it comes.
+fn first_line(child: &mut Child) -> Receiver<String> {
     let stdout = child.stdout.take().expect("standard output is a pipe");
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
         let mut line = String::new();
-        let read = BufReader::new(stdout).read_line(&mut line);
+        // Whatever stands in the way: there is no line, and that is what it says.
+        let _ = BufReader::new(stdout).read_line(&mut line);
         // The test may have given up.
-        let _ = send.send(read.map(|_| line));
+        let _ = send.send(line);
     });
-    let line = receive.recv_timeout(LIMIT);
-    let line = line.expect("the broker is ready in time");
-    let line = line.expect("standard output can be read");
-    assert!(
-        line.starts_with("catena-broker ready: "),
-        "the broker did not come up, it said {line:?}; see its log"
-    );
-    line
+    receive
 }
 
 fn word_after(line: &str, name: &str) -> String {

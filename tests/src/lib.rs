@@ -10,9 +10,14 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod clients;
 pub mod command;
+pub mod cuts;
+pub mod disk_faults;
+pub mod evidence;
 pub mod history;
 pub mod load;
+pub mod machine;
 pub mod metrics;
 pub mod peer;
 pub mod powerfs;

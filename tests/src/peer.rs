@@ -75,6 +75,79 @@ impl Peer {
         peer
     }
 
+    /// As [`connect`](Self::connect), to a broker that may be gone.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_connect(addr: &str) -> io::Result<Self> {
+        let socket = TcpStream::connect(addr)?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        socket.set_write_timeout(Some(LIMIT))?;
+        let mut peer = Self {
+            socket,
+            last_correlation: 0,
+        };
+        let hello = HelloRequest {
+            version_min: 1,
+            version_max: 1,
+            client_name: "test".to_owned(),
+            ..HelloRequest::default()
+        };
+        match peer.try_ask(&hello)? {
+            Ok(_) => Ok(peer),
+            Err(refusal) => Err(io::Error::other(format!("{:?}", refusal.code))),
+        }
+    }
+
+    /// As [`ask`](Self::ask), of a broker that may be gone.
+    ///
+    /// # Errors
+    /// The socket's, and within it the broker's refusal.
+    pub fn try_ask<R: Request>(
+        &mut self,
+        request: &R,
+    ) -> io::Result<Result<R::Response, ErrorResponse>> {
+        let mut frame = Vec::new();
+        request.encode(self.correlation(), &mut frame);
+        self.try_send(&frame)?;
+        let frame = self.try_receive()?;
+        if let Some(error) = frame.error() {
+            return Ok(Err(error));
+        }
+        let answer = R::Response::decode(&frame.header);
+        Ok(Ok(answer.map_err(io::Error::other)?))
+    }
+
+    /// As [`produce`](Self::produce), to a broker that may be gone.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn try_produce(&mut self, topic: TopicId, batch: &[u8]) -> io::Result<AckItem> {
+        let frame = produce_frame(self.correlation(), topic, Durability::Durable, batch);
+        self.try_send(&frame)?;
+        let frame = self.try_receive()?;
+        let acks = AckView::decode(&frame.header).map_err(io::Error::other)?;
+        let ack = acks.items().next();
+        ack.ok_or_else(|| io::Error::other("an empty ack"))
+    }
+
+    /// As [`fetch_with`](Self::fetch_with), from a broker that may be gone.
+    ///
+    /// # Errors
+    /// The socket's; anything but a fetch response.
+    pub fn try_fetch(&mut self, request: &FetchRequest) -> io::Result<(Vec<FetchItem>, Vec<u8>)> {
+        let mut frame = Vec::new();
+        request.encode(self.correlation(), &mut frame);
+        self.try_send(&frame)?;
+        let frame = self.try_receive()?;
+        if let Some(error) = frame.error() {
+            return Err(io::Error::other(format!("{:?}", error.code)));
+        }
+        let view = FetchView::decode(&frame.header, frame.prefix.payload_bytes());
+        let view = view.map_err(io::Error::other)?;
+        Ok((view.items().collect(), frame.payload))
+    }
+
     /// Sends a request and waits for its answer; nothing else may be outstanding.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
@@ -72,6 +73,7 @@ impl PowerFs {
     /// # Errors
     /// What the operating system says.
     pub fn mount(seed: u64) -> io::Result<Self> {
+        unmount_leftovers();
         let dir = tempfile::Builder::new()
             .prefix("powerfs-")
             .tempdir_in(programs::scratch_dir())?;
@@ -175,6 +177,11 @@ impl PowerFs {
         self.shared.wait_frozen(limit)
     }
 
+    /// Whether an operation or [`freeze`](Self::freeze) has frozen it.
+    pub fn is_frozen(&self) -> bool {
+        self.shared.lock().power == Power::Frozen
+    }
+
     /// The power is gone: what waits, and whatever still comes, fails. The programs must have been
     /// killed before.
     pub fn power_off(&self) {
@@ -192,6 +199,24 @@ impl PowerFs {
         drop(state);
         self.shared.set_power(Power::On);
         Ok(sectors)
+    }
+}
+
+/// A run that was killed leaves a mount point behind that answers nobody.
+fn unmount_leftovers() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts
+        .lines()
+        .filter_map(|line| line.strip_prefix("powerfs "))
+        .filter_map(|rest| rest.split(' ').next());
+    for point in points.filter(|point| Path::new(point).starts_with(programs::scratch_dir())) {
+        let error = fs::metadata(point)
+            .err()
+            .and_then(|error| error.raw_os_error());
+        if error == Some(Errno::NOTCONN.raw_os_error()) {
+            // Whoever comes next tries again.
+            let _ = unmount(point, UnmountFlags::DETACH);
+        }
     }
 }
 

@@ -13,13 +13,37 @@ use std::{env, fs};
 /// The broker program.
 pub fn broker() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("catena-broker", "catena-broker"))
+    FOUND.get_or_init(|| find("catena-broker", "catena-broker", ""))
+}
+
+/// The broker with a bug that `CATENA_PLANTED_BUG` names.
+pub fn planted_broker() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| find("catena-broker", "catena-broker-planted", "planted-bugs"))
+}
+
+/// The simulator, if this workspace has it.
+pub fn simulator() -> Option<&'static Path> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../broker/src/simulate.rs");
+        let features = "simulation,planted-bugs";
+        let known = source.exists();
+        known.then(|| find("catena-broker", "catena-simulate", features))
+    });
+    found.as_deref()
 }
 
 /// The command line program.
 pub fn catena() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("catena-tools", "catena"))
+    FOUND.get_or_init(|| find("catena-tools", "catena", ""))
+}
+
+/// The load generator.
+pub fn bench() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| find("catena-bench", "catena-bench", ""))
 }
 
 /// A directory on the disk that holds the build: unlike a memory file system it takes direct I/O.
@@ -31,13 +55,13 @@ pub fn scratch_dir() -> PathBuf {
     dir
 }
 
-fn find(package: &str, program: &str) -> PathBuf {
+fn find(package: &str, program: &str, features: &str) -> PathBuf {
     if let Some(dir) = env::var_os("CATENA_TESTS_PROGRAMS") {
         return PathBuf::from(dir).join(program);
     }
     let path = profile_dir().join(program);
     if !is_current(&path) {
-        build(package, program);
+        build(package, program, features);
     }
     assert!(path.is_file(), "cargo built no {}", path.display());
     path
@@ -66,7 +90,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|found| found.modified()).ok()
 }
 
-fn build(package: &str, program: &str) {
+fn build(package: &str, program: &str, features: &str) {
     let profile_dir = profile_dir();
     let profile = profile_dir.file_name().and_then(|name| name.to_str());
     let profile = match profile {
@@ -77,7 +101,7 @@ fn build(package: &str, program: &str) {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--quiet", "--package", package, "--bin", program])
-        .args(["--profile", profile, "--target-dir"])
+        .args(["--features", features, "--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
@@ -85,10 +109,13 @@ fn build(package: &str, program: &str) {
     assert!(status.success(), "cargo could not build {program}");
 }
 
-/// `target/debug`, from `target/debug/deps/this_test-0123`.
+/// `target/debug`, from `target/debug/deps/this_test-0123` or `target/debug/this-program`.
 fn profile_dir() -> PathBuf {
-    let test = env::current_exe().expect("a test knows its own path");
-    let dir = test.ancestors().nth(2);
-    dir.expect("tests lie two levels below the target")
-        .to_path_buf()
+    let program = env::current_exe().expect("a program knows its own path");
+    let dir = program.parent().expect("a program lies in a directory");
+    let dir = match dir.file_name() {
+        Some(name) if name == "deps" => dir.parent().expect("`deps` lies in a directory"),
+        _ => dir,
+    };
+    dir.to_path_buf()
 }

@@ -47,7 +47,14 @@ impl Mount {
         let number = entered.state.disk.file(inode)?.write(place, data);
         let mut state = entered.state;
         if is_write_through(flags) && state.power == Power::On {
-            state = self.0.stretch_flush(state);
+            match state.effect(Operation::Flush, inode) {
+                Some(Effect::Fail(error)) => return Err(error),
+                Some(Effect::FailAndLose) => {
+                    state.disk.file(inode)?.lose_writes();
+                    return Err(Errno::IO);
+                }
+                _ => state = self.0.stretch_flush(state),
+            }
             if state.power == Power::On {
                 flush_one(&mut state, inode, number)?;
             }

@@ -221,7 +221,8 @@ impl State {
         }
     }
 
-    fn effect(&mut self, operation: Operation, inode: u64) -> Option<Effect> {
+    /// What goes wrong with this operation.
+    pub(super) fn effect(&mut self, operation: Operation, inode: u64) -> Option<Effect> {
         let path = if self.faults.ask_for_paths() {
             self.disk.path(inode)
         } else {

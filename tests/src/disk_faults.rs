@@ -1,0 +1,275 @@
+//! Each way in which a disk fails, once, under a broker with clients.
+//!
+//! A scenario says what must be seen while the disk fails: the error that producers get, what
+//! health says, whether it ends by itself. Afterwards the power goes, the broker starts on what is
+//! left, and the history of all clients must be as it should: nothing acknowledged is lost,
+//! nothing that failed for certain is there.
+
+mod rot;
+
+use std::time::Duration;
+
+use catena_protocol::error::ErrorCode;
+use catena_protocol::ids::Durability;
+use catena_protocol::messages::TopicConfig;
+use rustix::io::Errno;
+
+use crate::clients::{Clients, Load};
+use crate::cuts::Report;
+use crate::history::checker::check;
+use crate::machine::{Boot, Build, Machine};
+use crate::peer::{Peer, batch};
+use crate::powerfs::{Effect, Fault, Loss, Operation};
+
+pub use rot::run as run_rot;
+
+/// The journal of the only shard; the metadata journal stays well.
+const JOURNAL: &str = "journals/000/";
+
+/// How often is looked whether something happened, and after how many looks it does not.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+const LOOKS_MAX: u32 = 6_000;
+
+const ACKS: u64 = 30;
+
+/// A way to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A write fails.
+    WriteError,
+    /// A flush fails and changes nothing.
+    FlushError,
+    /// A flush fails, the data is gone, and the next flush succeeds.
+    FlushErrorWithLoss,
+    /// Reads fail for a while.
+    ReadError,
+    /// Reads have a wrong bit for a while.
+    FlippedBit,
+    /// There is no space for a while.
+    NoSpace,
+    /// Everything takes long for a while.
+    Slow,
+    /// Nothing is answered for a while.
+    Hung,
+    /// Every change is refused.
+    ReadOnly,
+}
+
+impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::WriteError,
+        Self::FlushError,
+        Self::FlushErrorWithLoss,
+        Self::ReadError,
+        Self::FlippedBit,
+        Self::NoSpace,
+        Self::Slow,
+        Self::Hung,
+        Self::ReadOnly,
+    ];
+
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WriteError => "write error",
+            Self::FlushError => "flush error",
+            Self::FlushErrorWithLoss => "flush error with loss",
+            Self::ReadError => "read error",
+            Self::FlippedBit => "flipped bit on read",
+            Self::NoSpace => "no space",
+            Self::Slow => "slow disk",
+            Self::Hung => "hung disk",
+            Self::ReadOnly => "read-only disk",
+        }
+    }
+
+    fn begin(self, machine: &Machine) {
+        let disk = machine.disk();
+        let always = |on, effect| disk.inject(Fault::always(on, effect).in_path(JOURNAL));
+        let once = |on, effect| disk.inject(Fault::once(on, effect).in_path(JOURNAL));
+        let slowly = Effect::Delay(Duration::from_millis(200));
+        match self {
+            Self::WriteError => once(Operation::Write, Effect::Fail(Errno::IO)),
+            Self::FlushError => once(Operation::Flush, Effect::Fail(Errno::IO)),
+            Self::FlushErrorWithLoss => once(Operation::Flush, Effect::FailAndLose),
+            Self::ReadError => always(Operation::Read, Effect::Fail(Errno::IO)),
+            Self::FlippedBit => always(Operation::Read, Effect::FlipBit),
+            Self::NoSpace => disk.set_space(disk.used_bytes()),
+            Self::Slow => {
+                always(Operation::Write, slowly);
+                always(Operation::Flush, slowly);
+            }
+            Self::Hung => always(Operation::Write, Effect::Hang),
+            Self::ReadOnly => disk.set_read_only(),
+        }
+    }
+
+    /// Whether it shows only on what is not in the broker's cache.
+    const fn needs_cold_data(self) -> bool {
+        matches!(self, Self::ReadError | Self::FlippedBit)
+    }
+
+    /// Whether the broker must take no more writes until it is restarted, and say so.
+    const fn latches(self) -> bool {
+        match self {
+            Self::WriteError | Self::FlushError | Self::FlushErrorWithLoss | Self::ReadOnly => true,
+            Self::ReadError | Self::FlippedBit | Self::NoSpace | Self::Slow | Self::Hung => false,
+        }
+    }
+}
+
+/// Lets the disk of a machine fail in one way.
+///
+/// # Errors
+/// What the host refuses, or what the broker does otherwise than it must, in words.
+pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
+    let mut machine = Machine::build(build)?;
+    machine.boot()?;
+    // Short, so that sends end with errors while the disk fails.
+    let load = Load {
+        seed: build.seed,
+        delivery_timeout: Duration::from_secs(2),
+        ..Load::default()
+    };
+    let clients = Clients::start(machine.broker().addr(), load).await?;
+    let acknowledged = clients.until_acknowledged(ACKS).await;
+    seen(acknowledged, &machine, "no send is acknowledged")?;
+    if failure.needs_cold_data() {
+        machine.cut(Loss::Drop, build.seed)?;
+        machine.boot()?;
+        let acknowledged = clients.until_acknowledged(ACKS).await;
+        seen(acknowledged, &machine, "no send is acknowledged")?;
+    }
+    failure.begin(&machine);
+    let watched = if failure.latches() {
+        watch_latch(&machine, &clients).await
+    } else {
+        watch_recovery(failure, &machine, &clients).await
+    };
+    machine.disk().clear_faults();
+    watched?;
+    let injected = machine.disk().injected();
+    seen(!injected.is_empty(), &machine, "the fault never hit")?;
+    machine.cut(Loss::Drop, build.seed)?;
+    if machine.boot()? == Boot::Frozen {
+        return Err("nothing freezes this disk".to_owned());
+    }
+    let acknowledged = clients.until_acknowledged(ACKS).await;
+    seen(acknowledged, &machine, "it does not go on after the fault")?;
+    let acknowledged = clients.recorder().acknowledged();
+    let history = clients.finish().await;
+    let anomalies = check(&history);
+    if !anomalies.is_empty() {
+        eprintln!("{}", machine.failure("the history is wrong"));
+    }
+    Ok(Report {
+        survived: 1,
+        acknowledged,
+        injected,
+        anomalies,
+        ..Report::default()
+    })
+}
+
+/// Producers get the error for a failed store, health says it, readers read on.
+async fn watch_latch(machine: &Machine, clients: &Clients) -> Result<(), String> {
+    let is_unwell = || machine.broker().admin_get("/healthz").contains(" 503 ");
+    let unwell = look(is_unwell).await;
+    seen(
+        unwell,
+        machine,
+        "health does not say that the journal failed",
+    )?;
+    let before = clients.recorder().acknowledged();
+    let mut peer = Peer::try_connect(machine.broker().addr()).map_err(words)?;
+    let ack = peer.try_produce(clients.target().topic_id, &batch(&[b"after the failure"]));
+    let ack = ack.map_err(words)?;
+    let is_refused = ack.error == ErrorCode::StoreFailed;
+    seen(
+        is_refused,
+        machine,
+        &format!("a producer is told {:?} instead of StoreFailed", ack.error),
+    )?;
+    let (item, payload) = peer.fetch(clients.target().topic_id, 0, LOOK_INTERVAL);
+    let is_readable = item.error == ErrorCode::None && !payload.is_empty();
+    seen(is_readable, machine, "what was committed cannot be read")?;
+    let after = clients.recorder().acknowledged();
+    seen(
+        before == after,
+        machine,
+        "a send was acknowledged although the journal had failed",
+    )
+}
+
+/// Health stays well, and what was refused or waited goes on by itself when the fault is over.
+async fn watch_recovery(
+    failure: Failure,
+    machine: &Machine,
+    clients: &Clients,
+) -> Result<(), String> {
+    match failure {
+        Failure::NoSpace => {
+            let mut peer = Peer::try_connect(machine.broker().addr()).map_err(words)?;
+            let filler = peer.create_topic("filler", 1, TopicConfig::default());
+            let filling = batch(&[&vec![b'f'; 900 << 10]]);
+            let mut is_full = || {
+                let ack = peer.produce(filler, Durability::Durable, &filling);
+                ack.error == ErrorCode::StorageFull
+            };
+            let mut was_full = false;
+            for _ in 0..100 {
+                was_full = was_full || is_full();
+            }
+            seen(was_full, machine, "no producer is told StorageFull")?;
+        }
+        Failure::ReadError | Failure::FlippedBit => {
+            // From the beginning: that is on the disk only.
+            let mut peer = Peer::try_connect(machine.broker().addr()).map_err(words)?;
+            for offset in 0..ACKS {
+                // Whatever it says: wrong bytes would show in the readers' history.
+                let _ = peer.fetch(clients.target().topic_id, offset, LOOK_INTERVAL);
+            }
+        }
+        Failure::Slow => {
+            let goes_on = clients.until_acknowledged(1).await;
+            seen(goes_on, machine, "a slow disk stops everything")?;
+        }
+        Failure::Hung => {
+            let hangs = look(|| machine.disk().injected().contains_key("hung operation")).await;
+            seen(hangs, machine, "nothing is written")?;
+        }
+        _ => {}
+    }
+    let health = machine.broker().admin_get("/healthz");
+    seen(
+        health.contains(" 200 "),
+        machine,
+        &format!("health says: {health}"),
+    )?;
+    machine.disk().clear_faults();
+    let goes_on = clients.until_acknowledged(ACKS).await;
+    seen(goes_on, machine, "it does not go on by itself")
+}
+
+fn seen(holds: bool, machine: &Machine, otherwise: &str) -> Result<(), String> {
+    if holds {
+        Ok(())
+    } else {
+        Err(machine.failure(otherwise))
+    }
+}
+
+async fn look(mut holds: impl FnMut() -> bool) -> bool {
+    for _ in 0..LOOKS_MAX {
+        if holds() {
+            return true;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    false
+}
+
+fn words(error: std::io::Error) -> String {
+    error.to_string()
+}

@@ -1,0 +1,117 @@
+//! The `catena-tests` program: long runs of the fault tests, and the evidence they give.
+
+#![forbid(unsafe_code)]
+
+use anyhow::{Result, anyhow, ensure};
+use catena_tests::cuts::{Point, Session, run};
+use catena_tests::evidence::{self, Plan};
+use catena_tests::machine::{Build, Layout};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Fault tests of Catena")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs all tiers of fault tests, prints what they give, and fails if anything is wrong
+    Evidence {
+        /// The share that CI runs (the default)
+        #[arg(long, conflicts_with = "full")]
+        quick: bool,
+        /// The long run: 3,000 power cuts; goes on where an earlier one of the same seed was ended
+        #[arg(long)]
+        full: bool,
+        /// Decides everything that is random
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many power cuts instead
+        #[arg(long)]
+        cuts: Option<u64>,
+    },
+    /// Cuts the power of a broker under load, and checks what its clients saw
+    Cuts {
+        /// Decides the cut points and what is torn
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many cuts
+        #[arg(long, default_value_t = 10)]
+        cuts: u64,
+        /// Cut at this operation of the first start, at the next of the second, and so on
+        #[arg(long)]
+        from_operation: Option<u64>,
+        /// What the data lies on: powerfs, ext4 or xfs
+        #[arg(long, default_value = "powerfs")]
+        layout: String,
+        /// A bug that the broker has
+        #[arg(long)]
+        bug: Option<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    match Args::parse().command {
+        Command::Evidence {
+            quick: _,
+            full,
+            seed,
+            cuts,
+        } => {
+            let mut plan = if full {
+                Plan::full(seed)
+            } else {
+                Plan::quick(seed)
+            };
+            plan.cuts = cuts.unwrap_or(plan.cuts);
+            let evidence = runtime.block_on(evidence::gather(&plan))?;
+            evidence::print(&evidence);
+            ensure!(evidence.is_good(), "the evidence is not good");
+        }
+        Command::Cuts {
+            seed,
+            cuts,
+            from_operation,
+            layout,
+            bug,
+        } => {
+            let all = [Layout::Direct, Layout::Ext4, Layout::Xfs];
+            let found = all.into_iter().find(|known| known.name() == layout);
+            let layout = found.ok_or_else(|| anyhow!("there is no layout {layout:?}"))?;
+            let session = Session {
+                build: Build {
+                    layout,
+                    bug,
+                    ..Build::new(seed)
+                },
+                cuts,
+                point: from_operation.map_or(Point::Random, Point::Enumerated),
+            };
+            let report = runtime
+                .block_on(run(&session))
+                .map_err(|error| anyhow!(error))?;
+            for anomaly in &report.anomalies {
+                println!("{anomaly}");
+            }
+            println!(
+                "cuts survived {}, while starting {}, sectors kept {} lost {}, acknowledged {}, \
+                 polled {}, anomalies {}",
+                report.survived,
+                report.while_starting,
+                report.sectors.kept,
+                report.sectors.lost,
+                report.acknowledged,
+                report.polled,
+                report.anomalies.len()
+            );
+            ensure!(report.anomalies.is_empty(), "there are anomalies");
+        }
+    }
+    Ok(())
+}
