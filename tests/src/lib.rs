@@ -15,6 +15,7 @@ pub mod command;
 pub mod cuts;
 pub mod disk_faults;
 pub mod evidence;
+pub mod flips;
 pub mod history;
 pub mod load;
 pub mod machine;
