@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use catena_core::entry::RecordKind;
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
 use catena_core::log::{Folded, ShardLog};
-use catena_core::recover::FrameSummary;
+use catena_core::recover::{FrameSummary, UnknownLoss};
 use catena_protocol::ids::{ChainId, ShardId, TopicId};
 use futures_util::future::try_join_all;
 use tracing::{info, warn};
@@ -158,11 +158,8 @@ async fn build(
             epoch.with_context(|| format!("chain {} is not in the metadata", section.chain))?;
         log.open_chain(section, epoch)?;
     }
-    let folded = boot::folded_to(&log);
-    fold(&mut log, &input.frames)?;
-    drop_unknown_topics(&mut log, &boot.plan);
     let found = (&input.frames[..], &input.unknown[..]);
-    let presumed = boot::account_for_losses(&mut log, &boot.plan, boot.id, &folded, found);
+    let presumed = fold(&mut log, &boot, found)?;
     let old = OldSegments::list(&boot, &agent).await?;
     let index = ShardIndex::new(old.elsewhere);
     let own = JournalId::new(boot.id.get());
@@ -247,7 +244,13 @@ async fn build(
     Ok((shard, boot.messages, taken, old.foreign))
 }
 
-fn fold(log: &mut ShardLog, frames: &[FrameSummary]) -> Result<()> {
+/// Folds what was read back, and gives whether anything was presumed lost.
+fn fold(
+    log: &mut ShardLog,
+    boot: &ShardBoot,
+    (frames, unknown): (&[FrameSummary], &[UnknownLoss]),
+) -> Result<bool> {
+    let folded_to = boot::folded_to(log);
     for frame in frames {
         let folded = log.fold(frame).with_context(|| {
             format!(
@@ -268,7 +271,11 @@ fn fold(log: &mut ShardLog, frames: &[FrameSummary]) -> Result<()> {
             );
         }
     }
-    Ok(())
+    drop_unknown_topics(log, &boot.plan);
+    let found = (frames, unknown);
+    Ok(boot::account_for_losses(
+        log, &boot.plan, boot.id, &folded_to, found,
+    ))
 }
 
 fn drop_unknown_topics(log: &mut ShardLog, plan: &BootPlan) {
