@@ -49,16 +49,17 @@ pub fn check(bytes: &[u8]) -> Seal {
     if last_line == expected.as_bytes() {
         return Seal::Good;
     }
-    let names_one = bytes.windows(8).any(|word| word == b"checksum");
-    if names_one {
+    // One flipped bit leaves at least one of the two words.
+    let has = |word: &[u8]| bytes.windows(word.len()).any(|found| found == word);
+    if has(b"checksum") || has(b"crc32:") {
         Seal::Broken
     } else {
         Seal::Absent
     }
 }
 
-/// Corrects the one flipped bit of a text whose seal is broken. None, and
-/// nothing changed, if its seal is good or no single bit explains it.
+/// Corrects the one flipped bit of a text whose seal is broken. None, and nothing changed, if its
+/// seal is good or no single bit explains it.
 pub fn correct(bytes: &mut [u8]) -> Option<FlippedBit> {
     if check(bytes) == Seal::Good {
         return None;
