@@ -208,7 +208,7 @@ impl Walk {
         let length = view.header().length;
         let at = self.cursor;
         if let Err(damage) = view.verify_bodies() {
-            if at >= self.flushed {
+            if at >= self.flushed || planted::is(Bug::TruncateAtBadBlock) {
                 self.bad(damage.into());
                 return None;
             }
