@@ -22,11 +22,15 @@ use tracing::warn;
 use super::segments::{SealedSegment, segment_of, segment_path};
 use super::{JournalTail, damage};
 use crate::boot::ScannedFrames;
+use crate::runtime::buffer::Buffer;
 use crate::runtime::executor;
 use crate::runtime::file::{FileAgent, LogFile};
 
 /// Bytes of the flush ledger: two pages, written in turn.
 const LEDGER_BYTES: u64 = 8192;
+
+/// How often the header of a segment is read before it counts as lost.
+const HEADER_READ_TRIES: u32 = 3;
 
 /// What a scan found, apart from the blocks it visited.
 #[derive(Debug, Clone)]
@@ -211,6 +215,20 @@ async fn read_ledger(
     }
 }
 
+/// The first page of a segment. A read that fails once must not cost a whole segment.
+async fn read_patiently(file: &LogFile) -> io::Result<Buffer> {
+    let mut tries = HEADER_READ_TRIES;
+    loop {
+        tries -= 1;
+        match file.read(0, BLOCK_ALIGN).await {
+            Err(error) if tries > 0 => {
+                warn!(%error, "cannot read a segment's header; trying again");
+            }
+            read => return read,
+        }
+    }
+}
+
 /// The header of a segment, if the file holds that segment's.
 async fn read_header(
     dir: &Path,
@@ -218,7 +236,7 @@ async fn read_header(
     segment: SegmentSeq,
 ) -> io::Result<Option<SegmentHeader>> {
     let file = LogFile::open(segment_path(dir, segment), false).await?;
-    let header = match file.read(0, BLOCK_ALIGN).await {
+    let header = match read_patiently(&file).await {
         // Without its header nothing in a segment can be checked, so it is not lost to one bit.
         Ok(page) => match one_bit::segment_header(&page) {
             Ok((header, None)) => Some(header),
