@@ -16,11 +16,11 @@ pub struct Elapsed;
 
 /// Monotonic microseconds since the process first asked; the same on every thread.
 pub fn now_us() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
     #[cfg(feature = "simulation")]
     if let Some(world) = super::simulated::world() {
         return world.now_us();
     }
-    static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();
     u64::try_from(elapsed.as_micros()).expect("a process runs for less than 500,000 years")
 }

@@ -45,6 +45,10 @@ pub struct LogFile {
 }
 
 #[derive(Debug)]
+#[cfg_attr(
+    feature = "simulation",
+    expect(clippy::large_enum_variant, reason = "the small one is for tests only")
+)]
 enum Backend {
     Direct(DirectFile),
     #[cfg(feature = "simulation")]

@@ -8,8 +8,8 @@
 //! - Of names that were made, changed or removed since their directory was flushed a prefix, per
 //!   directory, in the order of the changes.
 //!
-//! [`Disk::plan_fault`] injects errors and silent damage. What a failed flush covered is never made
-//! durable by a later one.
+//! [`Disk::plan_fault`] injects errors and silent damage. What a failed write or flush lost is not
+//! brought back by a later flush.
 //!
 //! Contents are kept per 4 KiB page and shared, so a preallocated file costs nothing. Single
 //! threaded; operations take virtual time.
@@ -188,8 +188,12 @@ fn begin(operation: Operation, on: InodeId, at: u64, bytes: usize) -> Begun {
     let (io, begun) = world.disk().with(|state| {
         let io = state.ios;
         state.ios += 1;
-        let is_protected = state.inodes.get(&on).is_some_and(|i| i.is_protected);
-        let fault = state.faults.take(io, operation, is_protected);
+        let inode = state.inodes.get(&on);
+        let kind = (inode.is_some(), inode.is_some_and(|i| i.is_protected));
+        let fault = state.faults.take(io, operation, kind);
+        if let Some(fault) = fault.filter(|fault| fault.is_rot()) {
+            state.rot(fault);
+        }
         let duration_us = fault
             .and_then(Fault::duration_us)
             .unwrap_or_else(|| service_us(&mut state.rng, operation, bytes));
@@ -232,6 +236,28 @@ fn io_error(code: i32) -> io::Error {
 impl State {
     fn inode(&mut self, id: InodeId) -> &mut Inode {
         self.inodes.get_mut(&id).expect("open files keep inodes")
+    }
+
+    /// Damages something that is stored: any page, or the last one of a file.
+    fn rot(&mut self, fault: Fault) {
+        let mut stored: Vec<_> = self
+            .inodes
+            .iter()
+            .filter(|(_, inode)| !inode.is_protected)
+            .flat_map(|(id, inode)| inode.pages().map(|page| (*id, page)))
+            .collect();
+        stored.sort_unstable();
+        if stored.is_empty() {
+            return;
+        }
+        let (id, any) = stored[self.rng.index(stored.len())];
+        let last = stored.iter().rev().find(|(other, _)| *other == id);
+        let page = match last {
+            Some((_, last)) if self.rng.chance(1, 4) => *last,
+            _ => any,
+        };
+        let mut rng = self.rng.fork();
+        self.inode(id).rot(page, fault, &mut rng);
     }
 
     /// The file of that name.

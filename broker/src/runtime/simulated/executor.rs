@@ -376,7 +376,7 @@ impl<T> std::fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JoinHandle")
             .field("key", &self.key)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

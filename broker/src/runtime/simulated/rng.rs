@@ -1,4 +1,4 @@
-//! A small seeded generator: SplitMix64 (Steele, Lea, Flood 2014).
+//! A small seeded generator: `SplitMix64` (Steele, Lea, Flood 2014).
 
 /// A sequence of numbers that its seed decides.
 #[derive(Debug, Clone)]

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use catena_core::planted::{self, Bug};
 
+use super::file::flush;
 use super::inode::InodeId;
 use super::names::Node;
 use super::{Fault, Operation, State, begin, io_error};
 use crate::runtime::file::FileEntry;
 use crate::runtime::simulated::this_world;
 
-/// Bytes of a small file that are written at once.
+/// Operations on names are of no file.
 const NO_INODE: InodeId = InodeId(0);
 
 /// The agent has no state: its steps are operations of the disk.
@@ -40,7 +41,7 @@ impl SimulatedAgent {
     pub(in crate::runtime) async fn create_zeroed(self, path: &Path, bytes: u64) -> io::Result<()> {
         let inode = name_step(|state| state.create(path)).await?;
         with(|state| state.inode(inode).set_len(bytes));
-        self.flush_file(inode).await?;
+        flush(inode).await?;
         self.sync_parent(path).await
     }
 
@@ -61,7 +62,7 @@ impl SimulatedAgent {
         })
         .await?;
         self.write_file(inode, bytes).await?;
-        self.flush_file(inode).await?;
+        flush(inode).await?;
         self.rename(&temporary, path).await
     }
 
@@ -127,13 +128,11 @@ impl SimulatedAgent {
             return Err(io_error(libc::EIO));
         }
         with(|state| {
-            let mut rng = state.rng.fork();
             let inode = state.inode(inode);
-            if begun.fault == Some(Fault::BitFlip) && inode.len > 0 {
-                let at = rng.below(inode.len);
-                inode.flip_bit(at, 5);
-            }
             let bytes = usize::try_from(inode.len).expect("a small file");
+            if !inode.is_readable(0, bytes) {
+                return Err(io_error(libc::EIO));
+            }
             Ok(inode.read(0, bytes))
         })
     }
@@ -174,19 +173,14 @@ impl SimulatedAgent {
         });
         begun.wait().await;
         let failed = begun.fault == Some(Fault::WriteError);
-        with(|state| state.inode(inode).complete(write, failed));
-        if failed {
-            return Err(io_error(libc::EIO));
-        }
-        Ok(())
-    }
-
-    async fn flush_file(self, inode: InodeId) -> io::Result<()> {
-        let begun = begin(Operation::Flush, inode, 0, 0);
-        let covered = with(|state| state.inode(inode).completed());
-        begun.wait().await;
-        let failed = begun.fault == Some(Fault::FlushError);
-        with(|state| state.inode(inode).flushed(&covered, failed));
+        with(|state| {
+            let mut rng = state.rng.fork();
+            let file = state.inode(inode);
+            file.complete(write);
+            if failed {
+                file.fail(&[write], &mut rng);
+            }
+        });
         if failed {
             return Err(io_error(libc::EIO));
         }

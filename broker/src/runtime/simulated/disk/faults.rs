@@ -9,7 +9,7 @@ pub enum Fault {
     WriteError,
     /// A read fails; the next one may succeed.
     ReadError,
-    /// A flush fails, and what it covered is not written by a later one either.
+    /// A flush of a file fails, and what it covered is not written by a later one either.
     FlushError,
     /// The disk is full.
     NoSpace,
@@ -17,9 +17,11 @@ pub enum Fault {
     MisdirectedWrite,
     /// A read returns what lies at another place of the same file.
     MisdirectedRead,
-    /// A bit of what is read has changed on the medium.
+    /// A bit of what is stored changes.
     BitFlip,
-    /// A page of the file that is read cannot be read any more.
+    /// A sector of what is stored is garbage from now on.
+    SectorRot,
+    /// A page of what is stored cannot be read any more.
     LatentSectorError,
     /// An operation takes a second.
     Slow,
@@ -29,7 +31,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 10] = [
+    pub const ALL: [Fault; 11] = [
         Fault::WriteError,
         Fault::ReadError,
         Fault::FlushError,
@@ -37,6 +39,7 @@ impl Fault {
         Fault::MisdirectedWrite,
         Fault::MisdirectedRead,
         Fault::BitFlip,
+        Fault::SectorRot,
         Fault::LatentSectorError,
         Fault::Slow,
         Fault::Hung,
@@ -52,6 +55,7 @@ impl Fault {
             Fault::MisdirectedWrite => "misdirected write",
             Fault::MisdirectedRead => "misdirected read",
             Fault::BitFlip => "bit flip",
+            Fault::SectorRot => "sector rot",
             Fault::LatentSectorError => "latent sector error",
             Fault::Slow => "slow operation",
             Fault::Hung => "hung operation",
@@ -62,7 +66,15 @@ impl Fault {
     pub const fn damages(self) -> bool {
         matches!(
             self,
-            Fault::MisdirectedWrite | Fault::BitFlip | Fault::LatentSectorError
+            Fault::MisdirectedWrite | Fault::BitFlip | Fault::SectorRot | Fault::LatentSectorError
+        )
+    }
+
+    /// Whether it happens to what is stored, and not to an operation.
+    pub(super) const fn is_rot(self) -> bool {
+        matches!(
+            self,
+            Fault::BitFlip | Fault::SectorRot | Fault::LatentSectorError
         )
     }
 
@@ -77,13 +89,14 @@ impl Fault {
     const fn can_happen_at(self, operation: Operation) -> bool {
         match self {
             Fault::WriteError | Fault::MisdirectedWrite => matches!(operation, Operation::Write),
-            Fault::ReadError
-            | Fault::MisdirectedRead
-            | Fault::BitFlip
-            | Fault::LatentSectorError => matches!(operation, Operation::Read),
+            Fault::ReadError | Fault::MisdirectedRead => matches!(operation, Operation::Read),
             Fault::FlushError => matches!(operation, Operation::Flush),
             Fault::NoSpace => matches!(operation, Operation::Name),
-            Fault::Slow | Fault::Hung => true,
+            Fault::BitFlip
+            | Fault::SectorRot
+            | Fault::LatentSectorError
+            | Fault::Slow
+            | Fault::Hung => true,
         }
     }
 }
@@ -115,10 +128,14 @@ impl Faults {
         &mut self,
         io: u64,
         operation: Operation,
-        is_protected: bool,
+        (is_file, is_protected): (bool, bool),
     ) -> Option<Fault> {
         let is_due = |(from, fault): &(u64, Fault)| {
-            let spares = is_protected && fault.damages();
+            let spares = match fault {
+                Fault::MisdirectedWrite => is_protected,
+                Fault::FlushError => !is_file,
+                _ => false,
+            };
             *from <= io && fault.can_happen_at(operation) && !spares
         };
         let at = self.planned.iter().position(is_due)?;

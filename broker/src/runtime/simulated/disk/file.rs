@@ -55,11 +55,13 @@ impl SimulatedFile {
         begun.wait().await;
         let failed = begun.fault == Some(Fault::WriteError);
         with(|state| {
+            let mut rng = state.rng.fork();
             let inode = state.inode(self.inode);
-            if is_durable && !failed {
+            inode.complete(write);
+            if failed {
+                inode.fail(&[write], &mut rng);
+            } else if is_durable {
                 inode.complete_durably(write);
-            } else {
-                inode.complete(write, failed);
             }
         });
         if failed {
@@ -69,15 +71,7 @@ impl SimulatedFile {
     }
 
     pub(in crate::runtime) async fn flush(&self) -> io::Result<()> {
-        let begun = begin(Operation::Flush, self.inode, 0, 0);
-        let covered = with(|state| state.inode(self.inode).completed());
-        begun.wait().await;
-        let failed = begun.fault == Some(Fault::FlushError);
-        with(|state| state.inode(self.inode).flushed(&covered, failed));
-        if failed {
-            return Err(io_error(libc::EIO));
-        }
-        Ok(())
+        flush(self.inode).await
     }
 
     pub(in crate::runtime) async fn read(&self, offset: u64, bytes: usize) -> io::Result<Buffer> {
@@ -97,23 +91,11 @@ impl SimulatedFile {
         offset: u64,
         bytes: usize,
     ) -> io::Result<Vec<u8>> {
-        let mut rng = state.rng.fork();
-        let mut at = offset;
-        match fault {
+        let at = match fault {
             Some(Fault::ReadError) => return Err(io_error(libc::EIO)),
-            Some(Fault::MisdirectedRead) => at = self.another_place(state, offset, bytes),
-            Some(Fault::BitFlip) => {
-                let inode = state.inode(self.inode);
-                if let Some(page) = inode.some_page(&mut rng) {
-                    let within = rng.below(to_u64(PAGE_BYTES));
-                    inode.flip_bit(page * to_u64(PAGE_BYTES) + within, 3);
-                }
-            }
-            Some(Fault::LatentSectorError) => {
-                state.inode(self.inode).make_unreadable(&mut rng);
-            }
-            _ => {}
-        }
+            Some(Fault::MisdirectedRead) => self.another_place(state, offset, bytes),
+            _ => offset,
+        };
         let inode = state.inode(self.inode);
         if !inode.is_readable(at, bytes) {
             return Err(io_error(libc::EIO));
@@ -129,4 +111,24 @@ impl SimulatedFile {
         let place = rng.below(places) * to_u64(PAGE_BYTES);
         if place == offset { 0 } else { place }
     }
+}
+
+/// Makes the completed writes of a file durable.
+pub(super) async fn flush(inode: InodeId) -> io::Result<()> {
+    let begun = begin(Operation::Flush, inode, 0, 0);
+    let covered = with(|state| state.inode(inode).completed());
+    begun.wait().await;
+    let failed = begun.fault == Some(Fault::FlushError);
+    with(|state| {
+        let mut rng = state.rng.fork();
+        if failed {
+            state.inode(inode).fail(&covered, &mut rng);
+        } else {
+            state.inode(inode).flushed(&covered);
+        }
+    });
+    if failed {
+        return Err(io_error(libc::EIO));
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::faults::Fault;
 use crate::runtime::simulated::rng::Rng;
 
 /// Contents are kept, and survive or not, in pieces of this size.
@@ -23,8 +24,6 @@ enum Stage {
     InFlight,
     /// It has returned; a flush makes it durable.
     Completed,
-    /// It failed, or its flush did: nothing makes it durable, but it may be.
-    Doomed,
 }
 
 /// One page of a write that is not durable.
@@ -86,17 +85,42 @@ impl Inode {
                 .all(|page| !self.unreadable.contains(&page))
     }
 
-    /// Makes a page unreadable if there is anything in it.
-    pub(super) fn make_unreadable(&mut self, rng: &mut Rng) -> bool {
-        let page = self.some_page(rng);
-        page.is_some_and(|page| self.unreadable.insert(page))
+    /// The pages that hold something durable, in no order.
+    pub(super) fn pages(&self) -> impl Iterator<Item = u64> {
+        self.durable.keys().copied()
     }
 
-    /// Some page that holds something durable.
-    pub(super) fn some_page(&self, rng: &mut Rng) -> Option<u64> {
-        let mut pages: Vec<u64> = self.durable.keys().copied().collect();
-        pages.sort_unstable();
-        (!pages.is_empty()).then(|| pages[rng.index(pages.len())])
+    /// Damages a page.
+    pub(super) fn rot(&mut self, page: u64, fault: Fault, rng: &mut Rng) {
+        let within = rng.index(PAGE_BYTES);
+        let sector = within - within % SECTOR_BYTES;
+        match fault {
+            Fault::LatentSectorError => {
+                self.unreadable.insert(page);
+            }
+            Fault::SectorRot => self.change(page, |data| {
+                data[sector..sector + SECTOR_BYTES].fill_with(|| {
+                    let [byte, ..] = rng.next_u64().to_le_bytes();
+                    byte
+                });
+            }),
+            _ => self.change(page, |data| data[within] ^= 1 << (within % 8)),
+        }
+    }
+
+    fn change(&mut self, page: u64, mut change: impl FnMut(&mut [u8; PAGE_BYTES])) {
+        // The page that was read back is the page on the medium, unless it is being written anew.
+        let is_one = match (self.visible.get(&page), self.durable.get(&page)) {
+            (Some(visible), Some(durable)) => Rc::ptr_eq(visible, durable),
+            _ => false,
+        };
+        if let Some(data) = self.durable.get_mut(&page) {
+            change(Rc::make_mut(data));
+            if is_one {
+                let damaged = Rc::clone(data);
+                self.visible.insert(page, damaged);
+            }
+        }
     }
 
     /// Begins a write: its bytes are visible from now on. The last page may be partial.
@@ -122,14 +146,31 @@ impl Inode {
     }
 
     /// A write has returned.
-    pub(super) fn complete(&mut self, write: u64, failed: bool) {
-        let stage = if failed {
-            Stage::Doomed
-        } else {
-            Stage::Completed
-        };
+    pub(super) fn complete(&mut self, write: u64) {
         for piece in self.pieces.iter_mut().rev().filter(|p| p.write == write) {
-            piece.stage = stage;
+            piece.stage = Stage::Completed;
+        }
+    }
+
+    /// Writes, or the flush that covered them, failed: each piece came through or is gone. Reads
+    /// are direct, so they tell which; no later flush brings back what is gone.
+    pub(super) fn fail(&mut self, writes: &[u64], rng: &mut Rng) {
+        for at in (0..self.pieces.len()).rev() {
+            if writes.contains(&self.pieces[at].write) && rng.chance(1, 2) {
+                let piece = self.pieces.remove(at);
+                self.take_back(piece);
+            }
+        }
+    }
+
+    /// Shows again what was there before a piece, unless it was written over since.
+    fn take_back(&mut self, piece: Piece) {
+        let is_shown = self.visible.get(&piece.page);
+        if is_shown.is_some_and(|shown| Rc::ptr_eq(shown, &piece.data)) {
+            match piece.before {
+                Some(before) => self.visible.insert(piece.page, before),
+                None => self.visible.remove(&piece.page),
+            };
         }
     }
 
@@ -157,14 +198,8 @@ impl Inode {
     }
 
     /// A flush has returned.
-    pub(super) fn flushed(&mut self, writes: &[u64], failed: bool) {
-        let is_covered = |p: &Piece| p.stage == Stage::Completed && writes.contains(&p.write);
-        if failed {
-            for piece in self.pieces.iter_mut().filter(|piece| is_covered(piece)) {
-                piece.stage = Stage::Doomed;
-            }
-            return;
-        }
+    pub(super) fn flushed(&mut self, writes: &[u64]) {
+        let is_covered = |p: &Piece| writes.contains(&p.write);
         let (done, rest) = self.pieces.drain(..).partition(is_covered);
         self.pieces = rest;
         self.settle(done);
@@ -181,16 +216,11 @@ impl Inode {
     }
 
     pub(super) fn flip_bit(&mut self, offset: u64, bit: u8) -> bool {
-        let page = page_of(offset);
         let at = usize::try_from(offset % 4096).expect("below a page");
-        let mut flipped = false;
-        for map in [&mut self.visible, &mut self.durable] {
-            if let Some(data) = map.get_mut(&page) {
-                Rc::make_mut(data)[at] ^= 1 << (bit % 8);
-                flipped = true;
-            }
-        }
-        flipped
+        let page = page_of(offset);
+        let is_stored = self.durable.contains_key(&page);
+        self.change(page, |data| data[at] ^= 1 << (bit % 8));
+        is_stored
     }
 
     /// The process died: what was written stays, what was being written came through or did not.
@@ -199,19 +229,12 @@ impl Inode {
             if self.pieces[at].stage == Stage::InFlight {
                 if rng.chance(1, 2) {
                     let piece = self.pieces.remove(at);
-                    self.put_visible(piece.page, piece.before);
+                    self.take_back(piece);
                 } else {
                     self.pieces[at].stage = Stage::Completed;
                 }
             }
         }
-    }
-
-    fn put_visible(&mut self, page: u64, data: Option<Page>) {
-        match data {
-            Some(data) => self.visible.insert(page, data),
-            None => self.visible.remove(&page),
-        };
     }
 
     /// The power went: of each piece that is not durable, what `luck` leaves.

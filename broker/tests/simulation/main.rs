@@ -1,0 +1,97 @@
+//! The broker in a simulation: seeds that must pass, and planted bugs that must be found.
+//!
+//! Needs the features `simulation` and `planted-bugs`. More seeds: the program `catena-simulate`.
+
+mod consumer;
+mod model;
+mod node;
+mod payload;
+mod plan;
+mod producer;
+mod quiet;
+mod run;
+mod wire;
+mod world;
+
+use catena_core::planted::{self, Bug};
+
+use plan::Trouble;
+use run::run_seed;
+
+/// Seeds that failed once. Each line: the seed, then what was wrong.
+const KEPT: &str = include_str!("seeds.txt");
+
+/// Seeds that each run of the tests tries besides.
+const FRESH: std::ops::Range<u64> = 0..400;
+
+/// The seeds of a kind of trouble, in order.
+fn seeds_with(trouble: Trouble) -> impl Iterator<Item = u64> {
+    (0..).filter(move |seed| Trouble::of_seed(*seed) == trouble)
+}
+
+fn assert_passes(seed: u64) {
+    let summary = run_seed(seed, false);
+    assert_eq!(
+        summary.failure, None,
+        "seed {seed}; again: catena-simulate --from {seed} --seeds 1 --verbose"
+    );
+}
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    quiet::panics();
+    for line in KEPT.lines().filter(|line| !line.starts_with('#')) {
+        let seed = line.split_whitespace().next().unwrap_or_default();
+        assert_passes(seed.parse().expect("a line begins with a seed"));
+    }
+}
+
+#[test]
+fn no_seed_breaks_a_promise() {
+    quiet::panics();
+    FRESH.for_each(assert_passes);
+}
+
+#[test]
+fn a_seed_gives_one_trace() {
+    quiet::panics();
+    let mut traces = std::collections::BTreeSet::new();
+    for seed in 0..24 {
+        let (first, second) = (run_seed(seed, false), run_seed(seed, false));
+        assert_eq!(first, second, "seed {seed} came out in two ways");
+        assert_eq!(first.failure, None, "seed {seed}");
+        traces.insert(first.trace);
+    }
+    assert_eq!(traces.len(), 24, "every seed is a run of its own");
+}
+
+/// Each bug, where it shows, and how many runs of that kind it may take to find it.
+const FOUND: [(Bug, Trouble, usize); 9] = [
+    (Bug::AckBeforeFlush, Trouble::Crashes, 100),
+    (Bug::MissingDirectoryFlush, Trouble::Crashes, 100),
+    (Bug::RetryFailedFlush, Trouble::Errors, 200),
+    (Bug::TruncateAtBadBlock, Trouble::Damage, 400),
+    (Bug::DuplicateOnReconnect, Trouble::Crashes, 100),
+    (Bug::HighWatermarkOffByOne, Trouble::Crashes, 400),
+    (Bug::IndexOffByOneAtRoll, Trouble::SlowReaders, 100),
+    (Bug::FreeWithoutLease, Trouble::SlowReaders, 400),
+    (Bug::SkipLedger, Trouble::Damage, 800),
+];
+
+#[test]
+fn every_planted_bug_is_found() {
+    quiet::panics();
+    let mut missed = Vec::new();
+    for (bug, trouble, seeds_max) in FOUND {
+        planted::set_on_thread(Some(bug));
+        let mut seeds = seeds_with(trouble).take(seeds_max);
+        let found = seeds.find(|seed| run_seed(*seed, false).failure.is_some());
+        planted::set_on_thread(None);
+        match found {
+            // What fails without the bug, too, does not count.
+            Some(seed) => assert_passes(seed),
+            None => missed.push(bug.name()),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}

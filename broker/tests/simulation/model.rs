@@ -1,0 +1,238 @@
+//! What clients know: what was sent, what was acknowledged, what was read. Everything that they
+//! learn is held against it, and a contradiction ends the run with a panic that names it.
+//!
+//! The promises: an acknowledged durable record is at its offset, once; an offset has one record
+//! for ever; nothing is read that was not sent, or twice; a producer's records are in order;
+//! offsets are dense; the high watermark and the log start never fall; what was damaged is
+//! reported, and only if there was damage.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use catena_protocol::ids::TopicPartition;
+
+/// A record's value: who sent it and the how many-th of that sender it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Value {
+    pub(crate) sender: u32,
+    pub(crate) number: u32,
+}
+
+/// What may go wrong in a run without anybody being to blame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tolerance {
+    /// Stored data is damaged: it may be lost if that is reported.
+    pub(crate) damage: bool,
+    /// Reads fail for a moment.
+    pub(crate) read_errors: bool,
+}
+
+/// Shared by all clients of a run.
+pub(crate) type SharedModel = Rc<RefCell<Model>>;
+
+pub(crate) struct Model {
+    pub(crate) tolerance: Tolerance,
+    partitions: BTreeMap<TopicPartition, Partition>,
+    /// Durable acks.
+    pub(crate) acks: u64,
+    /// Records read, final read included.
+    pub(crate) reads: u64,
+    /// Ranges of offsets that were answered with an error for damage.
+    pub(crate) reported_lost: u64,
+}
+
+#[derive(Default)]
+struct Partition {
+    is_trimmed: bool,
+    is_forgotten: bool,
+    sent: BTreeSet<Value>,
+    /// What is known to be at an offset, by ack or by read.
+    known: BTreeMap<u64, Value>,
+    places: BTreeMap<Value, u64>,
+    acknowledged: BTreeSet<u64>,
+    /// Acknowledged as written, at an offset that is not known.
+    somewhere: BTreeSet<Value>,
+    high_watermark: u64,
+    log_start: u64,
+    /// Offsets that the broker reported as damaged. A range can be as long as offsets go.
+    reported: Vec<Range<u64>>,
+}
+
+impl Partition {
+    fn is_reported(&self, offset: u64) -> bool {
+        self.reported.iter().any(|range| range.contains(&offset))
+    }
+
+    /// The first offset from `offset` on that was not reported.
+    fn behind_reported(&self, mut offset: u64) -> u64 {
+        while let Some(range) = self.reported.iter().find(|range| range.contains(&offset)) {
+            offset = range.end;
+        }
+        offset
+    }
+}
+
+impl Model {
+    pub(crate) fn new(tolerance: Tolerance) -> SharedModel {
+        Rc::new(RefCell::new(Model {
+            tolerance,
+            partitions: BTreeMap::new(),
+            acks: 0,
+            reads: 0,
+            reported_lost: 0,
+        }))
+    }
+
+    pub(crate) fn open(&mut self, tp: TopicPartition, is_trimmed: bool) {
+        self.partitions.entry(tp).or_default().is_trimmed = is_trimmed;
+    }
+
+    /// The topic is deleted: what is still on its way counts for nothing.
+    pub(crate) fn forget(&mut self, tp: TopicPartition) {
+        self.partition(tp).is_forgotten = true;
+    }
+
+    pub(crate) fn partitions(&self) -> Vec<TopicPartition> {
+        self.partitions.keys().copied().collect()
+    }
+
+    fn partition(&mut self, tp: TopicPartition) -> &mut Partition {
+        self.partitions.entry(tp).or_default()
+    }
+
+    pub(crate) fn sent(&mut self, tp: TopicPartition, value: Value) {
+        self.partition(tp).sent.insert(value);
+    }
+
+    /// A durable ack came: the records are at these offsets.
+    pub(crate) fn acknowledged(&mut self, tp: TopicPartition, base: u64, values: &[Value]) {
+        self.acks += 1;
+        for (offset, value) in (base..).zip(values) {
+            self.note(tp, offset, *value, "acknowledged");
+            self.partition(tp).acknowledged.insert(offset);
+        }
+    }
+
+    /// An ack said that the records had been written before.
+    pub(crate) fn acknowledged_somewhere(&mut self, tp: TopicPartition, values: &[Value]) {
+        self.acks += 1;
+        self.partition(tp).somewhere.extend(values);
+    }
+
+    /// A record was read.
+    pub(crate) fn read(&mut self, tp: TopicPartition, offset: u64, value: Value) {
+        self.reads += 1;
+        if self.partition(tp).is_forgotten {
+            return;
+        }
+        let is_sent = self.partition(tp).sent.contains(&value);
+        assert!(
+            is_sent,
+            "phantom: {tp} offset {offset} holds {value:?}, never sent"
+        );
+        self.note(tp, offset, value, "read");
+    }
+
+    fn note(&mut self, tp: TopicPartition, offset: u64, value: Value, how: &str) {
+        let partition = self.partition(tp);
+        let known = *partition.known.entry(offset).or_insert(value);
+        assert_eq!(known, value, "two values: {tp} offset {offset}, {how}");
+        let place = *partition.places.entry(value).or_insert(offset);
+        assert_eq!(place, offset, "duplicate: {value:?} in {tp}, {how}");
+    }
+
+    /// The bounds that some reader has seen: what is asked from now on cannot be below.
+    pub(crate) fn bounds_so_far(&mut self, tp: TopicPartition) -> (u64, u64) {
+        let partition = self.partition(tp);
+        (partition.log_start, partition.high_watermark)
+    }
+
+    /// A fetch told the partition's bounds; `before` were known when it was asked.
+    pub(crate) fn bounds(
+        &mut self,
+        tp: TopicPartition,
+        before: (u64, u64),
+        (log_start, high_watermark): (u64, u64),
+    ) {
+        let damaged = self.tolerance.damage;
+        let partition = self.partition(tp);
+        if partition.is_forgotten {
+            return;
+        }
+        assert!(
+            high_watermark >= before.1 || damaged,
+            "high watermark fell: {tp} from {} to {high_watermark}",
+            before.1
+        );
+        assert!(
+            log_start >= before.0 || damaged,
+            "log start fell: {tp} from {} to {log_start}",
+            before.0
+        );
+        assert!(
+            log_start == 0 || partition.is_trimmed,
+            "trimmed without a policy: {tp} starts at {log_start}"
+        );
+        partition.high_watermark = partition.high_watermark.max(high_watermark);
+        partition.log_start = partition.log_start.max(log_start);
+    }
+
+    /// The broker reported these offsets as damaged.
+    pub(crate) fn reported_lost(&mut self, tp: TopicPartition, from: u64, next: u64) {
+        assert!(
+            self.tolerance.damage,
+            "damage without a cause: {tp} offsets {from} to {next}"
+        );
+        assert!(next > from, "damage without an end: {tp} offset {from}");
+        self.reported_lost += 1;
+        let range = from..next;
+        let partition = self.partition(tp);
+        if !partition.reported.contains(&range) {
+            partition.reported.push(range);
+        }
+    }
+
+    /// Holds a complete read of a partition against everything that is known of it.
+    pub(crate) fn check_final(
+        &mut self,
+        tp: TopicPartition,
+        (log_start, high_watermark): (u64, u64),
+        read: &BTreeMap<u64, Value>,
+    ) {
+        let damaged = self.tolerance.damage;
+        let partition = self.partition(tp);
+        let mut next = log_start;
+        for offset in read.keys().copied().chain([high_watermark]) {
+            let expected = partition.behind_reported(next);
+            assert!(
+                offset <= expected.max(next) || next >= high_watermark,
+                "gap: {tp} offset {expected} of {log_start}..{high_watermark} was not read"
+            );
+            next = next.max(offset + 1);
+        }
+        for (offset, value) in partition.known.range(log_start..) {
+            let is_acknowledged = partition.acknowledged.contains(offset);
+            assert!(
+                read.get(offset) == Some(value) || (damaged && partition.is_reported(*offset)),
+                "lost: {tp} offset {offset} held {value:?} (acknowledged: {is_acknowledged}), \
+                 the log is {log_start}..{high_watermark}"
+            );
+        }
+        for value in &partition.somewhere {
+            assert!(
+                partition.places.contains_key(value) || log_start > 0 || damaged,
+                "lost: {value:?} was acknowledged as written before, and is not in {tp}"
+            );
+        }
+        let mut last: BTreeMap<u32, u32> = BTreeMap::new();
+        for (offset, value) in &partition.known {
+            let before = last.insert(value.sender, value.number);
+            assert!(
+                before.is_none_or(|before| before < value.number),
+                "out of order: {tp} offset {offset} holds {value:?} after {before:?}"
+            );
+        }
+    }
+}
