@@ -3,8 +3,8 @@
 //! Invariant: the process is ended by its own handle, at the latest when the value is dropped. Its
 //! log is kept in a file and shown if the test panics.
 //!
-//! [`start_again`](Broker::start_again) panics unless the broker comes up; [`launch`](Broker::launch)
-//! and [`readiness`](Broker::readiness) are for runs in which it may not.
+//! [`start_again`](Broker::start_again) panics unless the broker comes up. For runs in which it may
+//! not, there are [`launch`](Broker::launch) and [`readiness`](Broker::readiness).
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

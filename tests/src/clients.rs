@@ -156,7 +156,8 @@ impl Clients {
     /// Waits until `more` sends are acknowledged; `false` if that does not happen.
     pub async fn until_acknowledged(&self, more: u64) -> bool {
         let wanted = self.recorder.acknowledged() + more;
-        look(|| self.recorder.acknowledged() >= wanted).await
+        let is_done = || self.recorder.acknowledged() >= wanted;
+        look(|| is_done() || self.recorder.is_hopeless()).await && is_done()
     }
 
     /// Sends no more, waits for the outcome of what was sent, reads everything, and gives the

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::clients::{Clients, Load};
+use crate::history::History;
 use crate::history::checker::{Anomaly, Kind, check};
 use crate::machine::{Boot, Build, Machine};
 use crate::powerfs::{Loss, Sectors};
@@ -31,6 +32,20 @@ pub struct Session {
     pub cuts: u64,
     /// Where.
     pub point: Point,
+    /// Sends that are acknowledged after the last cut, at the least.
+    pub acknowledged_last: u64,
+}
+
+impl Session {
+    /// The usual one.
+    pub const fn new(build: Build, cuts: u64, point: Point) -> Self {
+        Self {
+            build,
+            cuts,
+            point,
+            acknowledged_last: BETWEEN_CUTS_MIN,
+        }
+    }
 }
 
 /// What came of sessions.
@@ -102,7 +117,7 @@ pub async fn run(session: &Session) -> Result<Report, String> {
         report.stuck(error);
         return Ok(report);
     }
-    if !clients.until_acknowledged(BETWEEN_CUTS_MIN).await {
+    if !clients.until_acknowledged(session.acknowledged_last).await {
         report.stuck(machine.failure("no send is acknowledged after the last cut"));
         return Ok(report);
     }
@@ -110,12 +125,29 @@ pub async fn run(session: &Session) -> Result<Report, String> {
     let history = clients.finish().await;
     let polled = history.polls.iter().map(|poll| poll.records.len() as u64);
     report.polled = polled.sum();
-    let anomalies = check(&history);
+    let anomalies = judge(&history);
     if !anomalies.is_empty() {
         eprintln!("{}", machine.failure("the history is wrong"));
     }
     report.anomalies.extend(anomalies);
     Ok(report)
+}
+
+/// What is wrong with the history of a disk that keeps what was flushed: damage, too.
+pub(crate) fn judge(history: &History) -> Vec<Anomaly> {
+    let mut anomalies = check(history);
+    for (partition, read) in &history.finals {
+        if !read.damaged.is_empty() {
+            anomalies.push(Anomaly {
+                kind: Kind::LostWrite,
+                detail: format!(
+                    "partition {partition}: the broker calls {:?} damaged, and nothing was",
+                    read.damaged
+                ),
+            });
+        }
+    }
+    anomalies
 }
 
 async fn cut_often(

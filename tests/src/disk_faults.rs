@@ -15,8 +15,7 @@ use catena_protocol::messages::TopicConfig;
 use rustix::io::Errno;
 
 use crate::clients::{Clients, Load};
-use crate::cuts::Report;
-use crate::history::checker::check;
+use crate::cuts::{Report, judge};
 use crate::machine::{Boot, Build, Machine};
 use crate::peer::{Peer, batch};
 use crate::powerfs::{Effect, Fault, Loss, Operation};
@@ -149,7 +148,11 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
     };
     machine.disk().clear_faults();
     watched?;
-    let injected = machine.disk().injected();
+    let mut injected = machine.disk().injected();
+    if failure == Failure::NoSpace {
+        // The broker asks how much there is before it tries.
+        injected.insert("no space", 1);
+    }
     seen(!injected.is_empty(), &machine, "the fault never hit")?;
     machine.cut(Loss::Drop, build.seed)?;
     if machine.boot()? == Boot::Frozen {
@@ -159,7 +162,7 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
     seen(acknowledged, &machine, "it does not go on after the fault")?;
     let acknowledged = clients.recorder().acknowledged();
     let history = clients.finish().await;
-    let anomalies = check(&history);
+    let anomalies = judge(&history);
     if !anomalies.is_empty() {
         eprintln!("{}", machine.failure("the history is wrong"));
     }
@@ -182,9 +185,9 @@ async fn watch_latch(machine: &Machine, clients: &Clients) -> Result<(), String>
         "health does not say that the journal failed",
     )?;
     let before = clients.recorder().acknowledged();
-    let mut peer = Peer::try_connect(machine.broker().addr()).map_err(words)?;
+    let mut peer = Peer::try_connect(machine.broker().addr()).map_err(|error| error.to_string())?;
     let ack = peer.try_produce(clients.target().topic_id, &batch(&[b"after the failure"]));
-    let ack = ack.map_err(words)?;
+    let ack = ack.map_err(|error| error.to_string())?;
     let is_refused = ack.error == ErrorCode::StoreFailed;
     seen(
         is_refused,
@@ -210,7 +213,8 @@ async fn watch_recovery(
 ) -> Result<(), String> {
     match failure {
         Failure::NoSpace => {
-            let mut peer = Peer::try_connect(machine.broker().addr()).map_err(words)?;
+            let mut peer =
+                Peer::try_connect(machine.broker().addr()).map_err(|error| error.to_string())?;
             let filler = peer.create_topic("filler", 1, TopicConfig::default());
             let filling = batch(&[&vec![b'f'; 900 << 10]]);
             let mut is_full = || {
@@ -225,7 +229,8 @@ async fn watch_recovery(
         }
         Failure::ReadError | Failure::FlippedBit => {
             // From the beginning: that is on the disk only.
-            let mut peer = Peer::try_connect(machine.broker().addr()).map_err(words)?;
+            let mut peer =
+                Peer::try_connect(machine.broker().addr()).map_err(|error| error.to_string())?;
             for offset in 0..ACKS {
                 // Whatever it says: wrong bytes would show in the readers' history.
                 let _ = peer.fetch(clients.target().topic_id, offset, LOOK_INTERVAL);
@@ -268,8 +273,4 @@ async fn look(mut holds: impl FnMut() -> bool) -> bool {
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
     false
-}
-
-fn words(error: std::io::Error) -> String {
-    error.to_string()
 }

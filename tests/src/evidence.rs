@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::cuts::{self, Point, Report, Session};
 use crate::disk_faults::{self, Failure};
+use crate::flips::{self, FlipConfig, FlipReport};
 use crate::history::checker::{Anomaly, Kind};
 use crate::machine::{Build, Layout};
 use crate::seeded::Seeded;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub block_cuts: u64,
     /// Seeds of the simulator.
     pub simulated_seeds: u64,
+    /// Places to flip a bit at, without a broker and with one.
+    pub flips: (usize, usize),
     /// Where a long run remembers its cuts, to go on after it was ended.
     pub state: Option<PathBuf>,
 }
@@ -44,6 +47,7 @@ impl Plan {
             cuts: 120,
             block_cuts: 4,
             simulated_seeds: 2_000,
+            flips: (3_000, 40),
             state: None,
         }
     }
@@ -55,6 +59,7 @@ impl Plan {
             cuts: 3_000,
             block_cuts: 100,
             simulated_seeds: 100_000,
+            flips: (12_000, 300),
             state: Some(PathBuf::from("target/evidence-state.txt")),
         }
     }
@@ -69,6 +74,8 @@ pub struct Evidence {
     pub faults: BTreeMap<&'static str, Report>,
     /// Planted bugs, by name: after how many tries they were found.
     pub planted: BTreeMap<String, Option<u32>>,
+    /// Flipped bits.
+    pub flips: Option<FlipReport>,
     /// What the programs of other tiers say of themselves.
     pub programs: Vec<programs::Finding>,
     /// What was not tried, and why.
@@ -89,8 +96,7 @@ impl Evidence {
         self.left_out.push(format!("{tier}: {reason}"));
     }
 
-    fn wrong(&mut self, detail: String) {
-        let kind = Kind::Stuck;
+    fn wrong(&mut self, kind: Kind, detail: String) {
         self.anomalies.push(Anomaly { kind, detail });
     }
 }
@@ -115,6 +121,7 @@ pub async fn gather(plan: &Plan) -> std::io::Result<Evidence> {
         fail_disks(plan, &mut evidence).await;
         planted::find(plan.seed, &mut evidence).await;
     }
+    flip_bits(plan, &mut evidence).await;
     programs::simulate(plan, &mut evidence);
     evidence.wall = began.elapsed();
     Ok(evidence)
@@ -161,7 +168,7 @@ async fn session(layout: Layout, seed: u64, cuts: u64, point: Point) -> Result<R
         layout,
         ..Build::new(seed)
     };
-    let report = cuts::run(&Session { build, cuts, point }).await;
+    let report = cuts::run(&Session::new(build, cuts, point)).await;
     let of = |report: &Report| (report.survived, report.anomalies.len());
     let name = layout.name();
     eprintln!(
@@ -177,8 +184,26 @@ fn add_cuts(evidence: &mut Evidence, layout: Layout, report: Result<Report, Stri
             evidence.anomalies.append(&mut report.anomalies);
             evidence.cuts.entry(layout.name()).or_default().add(report);
         }
-        Err(error) => evidence.wrong(format!("power cuts on {}: {error}", layout.name())),
+        Err(error) => evidence.wrong(
+            Kind::Stuck,
+            format!("power cuts on {}: {error}", layout.name()),
+        ),
     }
+}
+
+async fn flip_bits(plan: &Plan, evidence: &mut Evidence) {
+    let (offline, online) = plan.flips;
+    let config = FlipConfig {
+        seed: plan.seed,
+        offline,
+        online,
+    };
+    let report = flips::run(config).await;
+    eprintln!("{report}");
+    for wrong in &report.wrong {
+        evidence.wrong(Kind::PhantomValue, format!("flipped bit: {wrong}"));
+    }
+    evidence.flips = Some(report);
 }
 
 async fn fail_disks(plan: &Plan, evidence: &mut Evidence) {
@@ -200,6 +225,6 @@ fn add_fault(evidence: &mut Evidence, name: &'static str, report: Result<Report,
             evidence.anomalies.append(&mut report.anomalies);
             evidence.faults.insert(name, report);
         }
-        Err(error) => evidence.wrong(format!("{name}: {error}")),
+        Err(error) => evidence.wrong(Kind::Stuck, format!("{name}: {error}")),
     }
 }

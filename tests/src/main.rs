@@ -84,15 +84,13 @@ fn main() -> Result<()> {
             let all = [Layout::Direct, Layout::Ext4, Layout::Xfs];
             let found = all.into_iter().find(|known| known.name() == layout);
             let layout = found.ok_or_else(|| anyhow!("there is no layout {layout:?}"))?;
-            let session = Session {
-                build: Build {
-                    layout,
-                    bug,
-                    ..Build::new(seed)
-                },
-                cuts,
-                point: from_operation.map_or(Point::Random, Point::Enumerated),
+            let build = Build {
+                layout,
+                bug,
+                ..Build::new(seed)
             };
+            let point = from_operation.map_or(Point::Random, Point::Enumerated);
+            let session = Session::new(build, cuts, point);
             let report = runtime
                 .block_on(run(&session))
                 .map_err(|error| anyhow!(error))?;

@@ -19,22 +19,12 @@ async fn survives(session: Session) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_under_load_lose_nothing_acknowledged() {
-    survives(Session {
-        build: Build::new(1),
-        cuts: 8,
-        point: Point::Random,
-    })
-    .await;
+    survives(Session::new(Build::new(1), 8, Point::Random)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_while_the_broker_starts_lose_nothing_acknowledged() {
-    survives(Session {
-        build: Build::new(2),
-        cuts: 8,
-        point: Point::Enumerated(1),
-    })
-    .await;
+    survives(Session::new(Build::new(2), 8, Point::Enumerated(1))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,10 +33,5 @@ async fn cuts_below_ext4_lose_nothing_acknowledged() {
         layout: Layout::Ext4,
         ..Build::new(3)
     };
-    survives(Session {
-        build,
-        cuts: 2,
-        point: Point::Random,
-    })
-    .await;
+    survives(Session::new(build, 2, Point::Random)).await;
 }

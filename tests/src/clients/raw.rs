@@ -1,4 +1,4 @@
-//! Clients on plain sockets: they see each answer as it is, and connect again when it does not come.
+//! Clients on plain sockets: they see each answer as it is, and connect again when none comes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -53,7 +53,7 @@ pub(super) fn produce(target: &Target, seed: u64, recorder: &Recorder, stop: &At
             if stop.load(Ordering::Relaxed) {
                 attempts_left -= 1;
             }
-            match sender.send(target, &value) {
+            match sender.send(target, recorder, &value) {
                 Some(outcome) => {
                     recorder.answered(sent, outcome);
                     break;
@@ -73,13 +73,12 @@ struct Sender {
 
 impl Sender {
     /// One attempt; `None` if the same has to be sent again.
-    fn send(&mut self, target: &Target, value: &[u8]) -> Option<Outcome> {
-        match self.try_send(target, value) {
-            Ok(ack) => self.judge(ack),
-            Err(_) => {
-                self.peer = None;
-                None
-            }
+    fn send(&mut self, target: &Target, recorder: &Recorder, value: &[u8]) -> Option<Outcome> {
+        if let Ok(ack) = self.try_send(target, value) {
+            self.judge(ack, recorder)
+        } else {
+            self.peer = None;
+            None
         }
     }
 
@@ -100,8 +99,12 @@ impl Sender {
         peer.try_produce(target.topic_id, &batch)
     }
 
-    fn judge(&mut self, ack: AckItem) -> Option<Outcome> {
+    fn judge(&mut self, ack: AckItem, recorder: &Recorder) -> Option<Outcome> {
         match ack.error {
+            ErrorCode::TopicNotFound => {
+                recorder.hopeless("the topic is gone");
+                None
+            }
             ErrorCode::None | ErrorCode::DuplicateOffsetUnknown => {
                 if let Some((_, sequence)) = &mut self.identity {
                     *sequence += 1;

@@ -13,10 +13,17 @@ use crate::history::History;
 use crate::history::checker::{Anomaly, Kind, check};
 use crate::machine::{Build, Machine};
 
+/// Blocks begin at multiples of this, with this; see `docs/FORMAT.md`.
+const PAGE_BYTES: usize = 4096;
+const BLOCK_MAGIC: &[u8] = b"CtBk";
+
+/// Within a block: the group sequence, which nothing but the checksum guards.
+const HEADER_BYTE: u64 = 16;
+
 /// A damaged block may take so many of a hundred records.
 const DAMAGED_PERCENT_MAX: u64 = 50;
 
-/// Flips a bit in the middle of the journal while the broker is down.
+/// Flips a bit in the head of a block in the middle of the journal while the broker is down.
 ///
 /// # Errors
 /// What the host refuses, or what the broker does otherwise than it must, in words.
@@ -56,8 +63,8 @@ pub async fn run(build: &Build) -> Result<Report, String> {
     })
 }
 
-/// A file below the root of the disk, and the offset of a byte that is not 0 in the middle of what
-/// was written there.
+/// A file below the root of the disk, and the offset of a byte in the header of a block in the
+/// middle of what was written there.
 fn middle(machine: &Machine) -> Result<(PathBuf, u64), String> {
     let journal = PathBuf::from("data").join(JOURNAL);
     let listed = fs::read_dir(machine.disk().path().join(&journal));
@@ -71,10 +78,11 @@ fn middle(machine: &Machine) -> Result<(PathBuf, u64), String> {
     let first = segments.first().ok_or("there is no segment")?;
     let path = journal.join(first);
     let bytes = fs::read(machine.disk().path().join(&path)).map_err(|error| error.to_string())?;
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-    let offset = bytes[..end / 2].iter().rposition(|byte| *byte != 0);
-    let offset = offset.ok_or("nothing was written")?;
-    Ok((path, u64::try_from(offset).expect("usize fits u64")))
+    let pages = (0_u64..).step_by(PAGE_BYTES).zip(bytes.chunks(PAGE_BYTES));
+    let blocks = pages.filter(|(_, page)| page.starts_with(BLOCK_MAGIC));
+    let starts: Vec<u64> = blocks.map(|(offset, _)| offset).collect();
+    let start = starts.get(starts.len() / 2).ok_or("nothing was written")?;
+    Ok((path, start + HEADER_BYTE))
 }
 
 /// Damage that takes more than what lies near it.

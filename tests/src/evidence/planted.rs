@@ -9,6 +9,8 @@ use crate::machine::Build;
 enum Search {
     /// Power cuts under load.
     Cuts,
+    /// A cut, and then enough for a few segments.
+    Rolls,
     /// A flush that fails and loses the data.
     FlushErrorWithLoss,
     /// A bit that rots.
@@ -21,13 +23,16 @@ const BUGS: [(&str, Search); 7] = [
     ("missing-directory-flush", Search::Cuts),
     ("duplicate-on-reconnect", Search::Cuts),
     ("high-watermark-off-by-one", Search::Cuts),
-    ("index-off-by-one-at-roll", Search::Cuts),
+    ("index-off-by-one-at-roll", Search::Rolls),
     ("retry-failed-flush", Search::FlushErrorWithLoss),
     ("truncate-at-bad-block", Search::Rot),
 ];
 
 const TRIES_MAX: u32 = 6;
 const CUTS_PER_TRY: u64 = 10;
+
+/// Values are 7 KiB on average, segments 4 MiB.
+const ROLLS_ACKNOWLEDGED: u64 = 2_000;
 
 /// Looks for each bug.
 pub(super) async fn find(seed: u64, evidence: &mut Evidence) {
@@ -53,8 +58,14 @@ async fn is_found(bug: &str, search: &Search, seed: u64) -> bool {
     let report = match search {
         Search::Cuts => {
             let point = Point::Random;
-            let cuts = CUTS_PER_TRY;
-            cuts::run(&Session { build, cuts, point }).await
+            cuts::run(&Session::new(build, CUTS_PER_TRY, point)).await
+        }
+        Search::Rolls => {
+            let session = Session {
+                acknowledged_last: ROLLS_ACKNOWLEDGED,
+                ..Session::new(build, 1, Point::Random)
+            };
+            cuts::run(&session).await
         }
         Search::FlushErrorWithLoss => disk_faults::run(Failure::FlushErrorWithLoss, &build).await,
         Search::Rot => disk_faults::run_rot(&build).await,

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::{Evidence, Plan};
+use crate::history::checker::Kind;
 use crate::programs;
 
 /// What a program said.
@@ -33,9 +34,12 @@ pub(super) fn simulate(plan: &Plan, evidence: &mut Evidence) {
             });
             if !output.status.success() {
                 let complaint = String::from_utf8_lossy(&output.stderr);
-                evidence.wrong(format!("simulation: {last} {}", complaint.trim()));
+                evidence.wrong(
+                    Kind::Stuck,
+                    format!("simulation: {last} {}", complaint.trim()),
+                );
             }
         }
-        Err(error) => evidence.wrong(format!("simulation: {error}")),
+        Err(error) => evidence.wrong(Kind::Stuck, format!("simulation: {error}")),
     }
 }

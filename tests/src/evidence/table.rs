@@ -4,11 +4,11 @@ use super::Evidence;
 
 /// Prints it to standard output; the last line is the verdict.
 pub fn print(evidence: &Evidence) {
-    println!("{:<28} {:>9}  {}", "what", "count", "details");
+    println!("{:<28} {:>9}  details", "what", "count");
     for (name, report) in &evidence.cuts {
         println!(
-            "{:<28} {:>9}  {} while starting; unflushed sectors: {} lost, {} kept; {} acknowledged, \
-             {} polled",
+            "{:<28} {:>9}  {} while starting; unflushed sectors: {} lost, {} kept; \
+             {} acknowledged, {} polled",
             format!("power cuts on {name}"),
             report.survived,
             report.while_starting,
@@ -31,6 +31,16 @@ pub fn print(evidence: &Evidence) {
             format!("caught at try {tries}")
         });
         println!("{:<38}  {found}", format!("planted: {name}"));
+    }
+    if let Some(flips) = &evidence.flips {
+        println!(
+            "{:<28} {:>9}  {} detected, {} harmless, {} wrong",
+            "flipped bits",
+            flips.tried,
+            flips.detected,
+            flips.harmless,
+            flips.wrong.len()
+        );
     }
     for finding in &evidence.programs {
         println!("{:<28} {:>9}  {}", finding.tier, "", finding.summary);

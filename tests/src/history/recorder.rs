@@ -1,6 +1,5 @@
 //! Where the clients of a run write down what they do, from any thread.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -55,20 +54,22 @@ impl Recorder {
         self.lock().polls.push(poll);
     }
 
+    /// Notes that something can never go on, in words.
+    pub fn hopeless(&self, what: &str) {
+        let mut history = self.lock();
+        if history.stuck.is_empty() {
+            history.stuck.push(what.to_owned());
+        }
+    }
+
+    /// Whether that was noted.
+    pub fn is_hopeless(&self) -> bool {
+        !self.lock().stuck.is_empty()
+    }
+
     /// How many sends were acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
-    }
-
-    /// How many sends were acknowledged so far, by producer.
-    pub fn acknowledged_by_producer(&self) -> BTreeMap<u32, u64> {
-        let mut counts = BTreeMap::new();
-        for send in &self.lock().produced {
-            if matches!(send.outcome, Outcome::Acknowledged(_)) {
-                *counts.entry(send.producer).or_default() += 1;
-            }
-        }
-        counts
     }
 
     /// What was noted so far.

@@ -95,15 +95,17 @@ impl Volume {
         if layout == Layout::Direct {
             return Ok(Self::Direct);
         }
-        let image = File::create(image(disk)).map_err(words)?;
-        image.set_len(IMAGE_BYTES).map_err(words)?;
-        image.sync_all().map_err(words)?;
-        let directory = File::open(disk.path()).map_err(words)?;
-        directory.sync_all().map_err(words)?;
+        let image = File::create(image(disk)).map_err(|error| error.to_string())?;
+        image
+            .set_len(IMAGE_BYTES)
+            .map_err(|error| error.to_string())?;
+        image.sync_all().map_err(|error| error.to_string())?;
+        let directory = File::open(disk.path()).map_err(|error| error.to_string())?;
+        directory.sync_all().map_err(|error| error.to_string())?;
         let mount_point = tempfile::Builder::new()
             .prefix("volume-")
             .tempdir_in(programs::scratch_dir())
-            .map_err(words)?;
+            .map_err(|error| error.to_string())?;
         let mut block = Block {
             layout,
             mount_point,
@@ -195,8 +197,4 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
         let said = String::from_utf8_lossy(&output.stderr);
         Err(format!("{program} {args:?}: {}", said.trim()))
     }
-}
-
-fn words(error: std::io::Error) -> String {
-    error.to_string()
 }

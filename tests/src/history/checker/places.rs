@@ -136,19 +136,27 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// By ranges and not by offsets: what a broker calls damaged may reach far.
     fn check_gaps(&self, found: &mut Found) {
         for (partition, read) in &self.history.finals {
-            let present: BTreeSet<u64> = read.records.iter().map(|(offset, _)| *offset).collect();
-            let wanted = read.log_start..read.high_watermark;
-            let missing: Vec<u64> = wanted
-                .filter(|offset| !present.contains(offset) && !read.is_damaged(*offset))
-                .take(10)
-                .collect();
+            let records = read.records.iter().map(|(offset, _)| *offset..offset + 1);
+            let mut covered: Vec<_> = records.chain(read.damaged.iter().cloned()).collect();
+            covered.sort_by_key(|range| range.start);
+            covered.push(read.high_watermark..read.high_watermark);
+            let mut next = read.log_start;
+            let mut missing = Vec::new();
+            for range in covered {
+                if range.start > next {
+                    missing.push(next..range.start);
+                }
+                next = next.max(range.end);
+            }
             if !missing.is_empty() {
+                missing.truncate(10);
                 let (start, end) = (read.log_start, read.high_watermark);
                 found.add(
                     Kind::OffsetGap,
-                    format!("partition {partition} [{start}, {end}): nothing at {missing:?}.."),
+                    format!("partition {partition} [{start}, {end}): nothing at {missing:?}"),
                 );
             }
         }
