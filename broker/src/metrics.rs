@@ -227,6 +227,8 @@ shard_metrics! {
         "Bytes of batches that the cleaner wrote anew";
     cleaner_segments: Counter, "catena_cleaner_segments", Plain,
         "Segments that the cleaner emptied";
+    cleaner_regrouped: Counter, "catena_cleaner_regrouped", Plain,
+        "Of these, segments whose partitions were put in order while the shard was idle";
     scan_bytes: Gauge, "catena_scan_bytes", Plain,
         "Bytes of journal read back at the last start";
     stalls_total: Counter, "catena_stalls", Plain,

@@ -239,7 +239,7 @@ async fn interleaved_partitions_are_put_in_order_when_nothing_else_is_to_do() {
     let before = reading::contents(&client, "mixed").await;
     pass_by(&broker, 40);
     wait::until("segments are put in order", || {
-        broker.metric("catena_cleaner_segments_total") >= 2
+        broker.metric("catena_cleaner_regrouped_total") >= 2
     });
     assert_eq!(reading::contents(&client, "mixed").await, before);
     broker.kill();

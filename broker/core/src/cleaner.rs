@@ -65,12 +65,13 @@ impl Pressure {
         }
     }
 
-    /// The part of a segment that must be dead for it to be emptied, in sixteenths.
+    /// The part of a segment that must be dead for it to be emptied, in sixteenths. The end of a
+    /// small segment of large batches is unused wherever they lie, which is up to a quarter of it.
     const fn dead_sixteenths_min(self) -> u64 {
         match self {
             Self::Easy => 14,
             Self::Tight => 8,
-            Self::Full => 2,
+            Self::Full => 5,
         }
     }
 }

@@ -269,7 +269,9 @@ impl Shard {
         }
         let live = self.index.live.borrow().of((self.journal.id(), segment));
         if live.bytes == 0 {
+            let is_regrouped = walk.purpose == Purpose::Regroup;
             self.metrics.cleaner_segments.add(1);
+            self.metrics.cleaner_regrouped.add(u64::from(is_regrouped));
         } else {
             warn!(
                 segment = segment.get(),

@@ -111,19 +111,20 @@ async fn slice(
     let (block, segment) = loop {
         match read(shard, session, at.position, &extent).await {
             Ok(read) => break read,
-            // A place that was looked up a while ago may have been freed since.
-            Err(cause) => match moved(shard, session, at, &extent).await {
-                Some(elsewhere) => extent = elsewhere,
-                None => {
-                    let read = read_damaged(shard, extent.block, &cause).await;
-                    let Some(read) = read else {
-                        return Err(Unreadable::new(cause, extent.end_offset));
-                    };
-                    let intact = intact_part(&extent, &read.0, at);
-                    extent = intact.map_err(|next| Unreadable::new(cause, next))?;
-                    break read;
+            Err(cause) => {
+                // A place that was looked up a while ago may have been freed since.
+                if let Some(elsewhere) = moved(shard, session, at, &extent).await {
+                    extent = elsewhere;
+                    continue;
                 }
-            },
+                let read = read_damaged(shard, extent.block, &cause).await;
+                let Some(read) = read else {
+                    return Err(Unreadable::new(cause, extent.end_offset));
+                };
+                let intact = intact_part(&extent, &read.0, at);
+                extent = intact.map_err(|next| Unreadable::new(cause, next))?;
+                break read;
+            }
         }
     };
     let cut = cut(&extent, &block, at.offset, wanted.bytes_max, at.is_first);
