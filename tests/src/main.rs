@@ -2,10 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow, ensure};
 use catena_tests::cuts::{Point, Session, run};
 use catena_tests::evidence::{self, Plan};
 use catena_tests::machine::{Build, Layout};
+use catena_tests::{idle, soak};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -31,6 +34,21 @@ enum Command {
         /// How many power cuts instead
         #[arg(long)]
         cuts: Option<u64>,
+    },
+    /// Runs a broker under mixed load, with readers that take nothing, and watches stalls and memory
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Readers that ask for much and do not read; needs two descriptors each
+        #[arg(long, default_value_t = 1_000)]
+        stalled_readers: usize,
+    },
+    /// Measures what idle connections cost
+    Idle {
+        /// How many; needs as many descriptors in this process and in the broker
+        #[arg(long, default_value_t = 5_000)]
+        connections: usize,
     },
     /// Cuts the power of a broker under load, and checks what its clients saw
     Cuts {
@@ -73,6 +91,28 @@ fn main() -> Result<()> {
             let evidence = runtime.block_on(evidence::gather(&plan))?;
             evidence::print(&evidence);
             ensure!(evidence.is_good(), "the evidence is not good");
+        }
+        Command::Soak {
+            minutes,
+            stalled_readers,
+        } => {
+            let findings = soak::run(&soak::Plan {
+                duration: Duration::from_secs(minutes * 60),
+                stalled_readers,
+            });
+            ensure!(findings.wrong.is_empty(), findings.wrong.join("; "));
+        }
+        Command::Idle { connections } => {
+            let found = idle::run(connections);
+            let [before, with] = found.ticks;
+            println!(
+                "{} bytes for each of {connections} connections",
+                found.bytes_each
+            );
+            println!("processor time in 5 s: {before} ticks of 10 ms before, {with} with them");
+            for (when, line) in ["before", "with them", "after"].iter().zip(found.latency) {
+                println!("{when:>9}: {line}");
+            }
         }
         Command::Cuts {
             seed,

@@ -51,3 +51,11 @@ pub async fn within_limit<T>(what: &str, future: impl Future<Output = T>) -> T {
     let found = tokio::time::timeout(LIMIT, future).await;
     found.unwrap_or_else(|_| panic!("still not after {LIMIT:?}: {what}"))
 }
+
+/// Lets time pass while something is measured. Not for tests: they wait for a condition.
+pub fn measure_for(duration: Duration) {
+    let began = Instant::now();
+    while let Some(rest) = duration.checked_sub(began.elapsed()) {
+        thread::park_timeout(rest);
+    }
+}

@@ -1,0 +1,60 @@
+//! What the kernel says of a process: memory, descriptors, threads, processor time.
+
+use std::fs;
+use std::path::Path;
+
+/// One look at a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Processor time used so far, user and system, in clock ticks (100 a second).
+    pub cpu_ticks: u64,
+}
+
+/// Looks at a process.
+///
+/// # Panics
+/// If it is gone or belongs to somebody else.
+pub fn sample(pid: u32) -> Sample {
+    let dir = Path::new("/proc").join(pid.to_string());
+    let status = fs::read_to_string(dir.join("status")).expect("the process is there");
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let word = line.and_then(|rest| rest.split_whitespace().next());
+        word.and_then(|word| word.parse().ok())
+            .unwrap_or_else(|| panic!("/proc/{pid}/status has {name}"))
+    };
+    let resident_kib: u64 = number("VmRSS:");
+    let descriptors = fs::read_dir(dir.join("fd")).expect("its descriptors can be listed");
+    Sample {
+        resident_bytes: resident_kib << 10,
+        descriptors: u64::try_from(descriptors.count()).expect("a count fits"),
+        threads: number("Threads:"),
+        cpu_ticks: cpu_ticks(&dir),
+    }
+}
+
+fn cpu_ticks(dir: &Path) -> u64 {
+    let stat = fs::read_to_string(dir.join("stat")).expect("the process is there");
+    // The second field is the name in parentheses, which may hold anything.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    ticks
+        .map(|word| word.parse::<u64>().expect("a number"))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_process_has_memory_and_threads() {
+        let sample = super::sample(std::process::id());
+        assert!(sample.resident_bytes > 100_000, "{sample:?}");
+        assert!(sample.descriptors >= 3 && sample.threads >= 1, "{sample:?}");
+    }
+}

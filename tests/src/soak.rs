@@ -1,0 +1,204 @@
+//! A long run under mixed load, with readers that are stalled all the while: no shard may stall,
+//! and memory, descriptors and threads must be flat.
+//!
+//! The broker has one core and the load another. Run by hand: `catena-tests soak`.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use catena_protocol::ids::TopicId;
+use catena_protocol::messages::DescribeTopicRequest;
+
+use crate::broker::{Broker, Settings};
+use crate::crowd::StalledReaders;
+use crate::peer::Peer;
+use crate::process::{self, Sample};
+use crate::{programs, wait};
+
+/// A quarter of it may be pinned by readers.
+const CACHE: &str = "256MiB";
+const PINNED_BYTES_MAX: u64 = (256 << 20) / 4;
+
+/// Longer than this no shard may stand still.
+const STALL_MS_MAX: f64 = 100.0;
+
+/// What memory may grow between the middle third of the run and the last.
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
+
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the run is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How long the load runs.
+    pub duration: Duration,
+    /// Readers that take nothing.
+    pub stalled_readers: usize,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Each is a reason to fail.
+    pub wrong: Vec<String>,
+}
+
+struct Look {
+    at: Duration,
+    process: Sample,
+    pinned_bytes: u64,
+}
+
+/// Runs it and prints what it sees.
+///
+/// # Panics
+/// If a program cannot be run.
+pub fn run(plan: &Plan) -> Findings {
+    let mut broker = Broker::start_with(Settings {
+        cache: CACHE.to_owned(),
+        space: "12GiB".to_owned(),
+        ..Settings::default()
+    });
+    let mut loads = start_loads(&broker, plan.duration);
+    let topic = topic_of(&broker, "soak-batches");
+    let mut stalled = StalledReaders::attach(broker.addr(), topic, plan.stalled_readers);
+    let began = Instant::now();
+    let mut looks = Vec::new();
+    while began.elapsed() < plan.duration {
+        wait::measure_for(SAMPLE_INTERVAL);
+        stalled.renew(plan.stalled_readers / 5);
+        let look = Look {
+            at: began.elapsed(),
+            process: process::sample(broker.pid()),
+            pinned_bytes: broker.metric("catena_pinned_bytes"),
+        };
+        println!(
+            "{:>5} s  {:>6.1} MiB resident  {:>6.1} MiB pinned  {:>5} descriptors  {:>3} threads",
+            look.at.as_secs(),
+            mib(look.process.resident_bytes),
+            mib(look.pinned_bytes),
+            look.process.descriptors,
+            look.process.threads,
+        );
+        looks.push(look);
+    }
+    let mut findings = Findings::default();
+    for (name, load) in &mut loads {
+        let status = load.wait().expect("the load can be waited for");
+        if !status.success() {
+            findings
+                .wrong
+                .push(format!("load `{name}` ended with {status}"));
+        }
+    }
+    judge(&broker, &looks, &mut findings);
+    drop(stalled);
+    broker.stop();
+    findings
+}
+
+fn judge(broker: &Broker, looks: &[Look], findings: &mut Findings) {
+    let stalls = broker.metric("catena_stalls_total");
+    let seen = broker.metric("catena_watchdog_stalls_total");
+    let longest_ms = longest_stall_ms(&broker.admin_get("/metrics"));
+    let third = looks.len() / 3;
+    let peak = |looks: &[Look]| looks.iter().map(|look| look.process.resident_bytes).max();
+    let middle = peak(&looks[third..2 * third]).unwrap_or_default();
+    let last = peak(&looks[2 * third..]).unwrap_or_default();
+    let pinned = looks.iter().map(|look| look.pinned_bytes).max();
+    let pinned = pinned.unwrap_or_default();
+    println!("stalls {stalls}, seen by the watchdog {seen}, the longest {longest_ms:.1} ms");
+    println!(
+        "resident at most {:.1} MiB in the middle third, {:.1} MiB in the last; pinned at most \
+         {:.1} of {:.1} MiB",
+        mib(middle),
+        mib(last),
+        mib(pinned),
+        mib(PINNED_BYTES_MAX),
+    );
+    if longest_ms > STALL_MS_MAX || seen > 0 {
+        findings
+            .wrong
+            .push(format!("a shard stood still for {longest_ms:.1} ms"));
+    }
+    if last > middle + GROWTH_BYTES_MAX {
+        findings.wrong.push("memory grows".to_owned());
+    }
+    if pinned > PINNED_BYTES_MAX {
+        findings
+            .wrong
+            .push("readers pin more than their budget".to_owned());
+    }
+}
+
+/// Small keyed messages, large batches, weaker acks, readers of the tail and of everything.
+fn start_loads(broker: &Broker, duration: Duration) -> Vec<(&'static str, Child)> {
+    let shapes: [(&str, &str); 5] = [
+        (
+            "batches",
+            "produce --topic soak-batches --partitions 1 --rate 40000 --batch-records 400 \
+             --retention-bytes 1500000000",
+        ),
+        (
+            "messages",
+            "produce --topic soak-messages --partitions 64 --rate 20000 --key-mode random-keys \
+             --retention-bytes 16000000",
+        ),
+        (
+            "received",
+            "produce --topic soak-received --partitions 4 --rate 5000 --record-bytes 300 \
+             --acks received --retention-bytes 16000000",
+        ),
+        (
+            "tail",
+            "e2e --topic soak-tail --partitions 8 --rate 2000 --retention-bytes 16000000",
+        ),
+        ("replay", "consume --topic soak-batches --from earliest"),
+    ];
+    let seconds = format!("{}s", duration.as_secs());
+    let mut loads = Vec::new();
+    for (name, arguments) in shapes {
+        if name == "replay" {
+            wait::until("the topic is there", || {
+                broker.metric("catena_produce_bytes_total") > 64 << 20
+            });
+        }
+        let child = Command::new(programs::bench())
+            .args(arguments.split_whitespace())
+            .args([
+                "--broker",
+                broker.addr(),
+                "--core",
+                "1",
+                "--duration",
+                &seconds,
+            ])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the load generator can be run");
+        loads.push((name, child));
+    }
+    loads
+}
+
+fn topic_of(broker: &Broker, name: &str) -> TopicId {
+    let mut peer = Peer::connect(broker.addr());
+    let request = DescribeTopicRequest {
+        name: name.to_owned(),
+    };
+    wait::until_some("the topic is there", || {
+        peer.ask(&request).ok().map(|answer| answer.topic.id)
+    })
+}
+
+fn longest_stall_ms(metrics: &str) -> f64 {
+    let lines = metrics.lines();
+    let values = lines.filter_map(|line| line.strip_prefix("catena_stall_max_seconds{"));
+    let seconds = values.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+    seconds.fold(0.0, f64::max) * 1e3
+}
+
+fn mib(bytes: u64) -> f64 {
+    let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+    f64::from(kib) / 1024.0
+}
