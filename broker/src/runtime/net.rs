@@ -74,23 +74,26 @@ impl Listener {
     /// `ENOBUFS`, `ENOMEM`) passes with time: wait a little and go on. A connection that was reset
     /// before it was accepted is skipped.
     pub async fn accept(&self) -> io::Result<Conn> {
-        let listener = match &self.0 {
-            Listening::Tcp(listener) => listener,
+        match &self.0 {
+            Listening::Tcp(listener) => accept_tcp(listener).await,
             #[cfg(feature = "simulation")]
             Listening::Simulated(listener) => {
-                return Ok(Conn::new(Stream::Simulated(listener.accept().await)));
+                Ok(Conn::new(Stream::Simulated(listener.accept().await)))
             }
-        };
-        loop {
-            let stream = match listener.accept().await.map_err(io_error) {
-                Ok(stream) => stream,
-                Err(error) if is_aborted(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            // Fails only if the peer is already gone, which the first receive reports.
-            let _ = stream.set_nodelay(true);
-            return Ok(Conn::new(Stream::Tcp(TcpConn::new(stream))));
         }
+    }
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<Conn> {
+    loop {
+        let stream = match listener.accept().await.map_err(io_error) {
+            Ok(stream) => stream,
+            Err(error) if is_aborted(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        // Fails only if the peer is already gone, which the first receive reports.
+        let _ = stream.set_nodelay(true);
+        return Ok(Conn::new(Stream::Tcp(TcpConn::new(stream))));
     }
 }
 
