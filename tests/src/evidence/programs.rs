@@ -1,5 +1,6 @@
 //! Tiers that are programs of their own: the simulator.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::{Evidence, Plan};
@@ -15,31 +16,48 @@ pub struct Finding {
     pub summary: String,
 }
 
-/// Runs the simulator over seeds; it ends with an error if any of them fails.
+/// Bugs that only the simulator is meant to find, with the trouble that shows them.
+const BUGS: [(&str, &str); 2] = [
+    ("free-without-lease", "slow-readers"),
+    ("skip-ledger", "damage"),
+];
+
+/// The first seed that finds a bug ends the search, so this is only a bound.
+const BUG_SEEDS: &str = "6400";
+
+/// Runs the simulator over seeds, and against the bugs that are planted for it alone.
 pub(super) fn simulate(plan: &Plan, evidence: &mut Evidence) {
     let Some(program) = programs::simulator() else {
         return evidence.left_out("simulation", "there is no program catena-simulate");
     };
-    let output = Command::new(program)
-        .args(["--seeds", &plan.simulated_seeds.to_string()])
-        .args(["--from", &plan.seed.to_string()])
-        .output();
-    match output {
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stdout);
-            let last = said.lines().last().unwrap_or_default();
-            evidence.programs.push(Finding {
-                tier: "simulation",
-                summary: format!("{} seeds: {last}", plan.simulated_seeds),
-            });
-            if !output.status.success() {
-                let complaint = String::from_utf8_lossy(&output.stderr);
-                evidence.wrong(
-                    Kind::Stuck,
-                    format!("simulation: {last} {}", complaint.trim()),
-                );
+    let (seeds, from) = (plan.simulated_seeds.to_string(), plan.seed.to_string());
+    let args = ["--threads", "2", "--seeds", &seeds, "--from", &from];
+    match run(program, &args) {
+        Ok((is_good, said)) => {
+            for line in said.lines().take(2) {
+                evidence.programs.push(Finding {
+                    tier: "simulation",
+                    summary: line.to_owned(),
+                });
+            }
+            if !is_good {
+                evidence.wrong(Kind::Stuck, format!("simulation: {said}"));
             }
         }
         Err(error) => evidence.wrong(Kind::Stuck, format!("simulation: {error}")),
     }
+    for (bug, trouble) in BUGS {
+        let args = ["--bug", bug, "--trouble", trouble, "--seeds", BUG_SEEDS];
+        let is_found = matches!(run(program, &args), Ok((true, _)));
+        evidence
+            .planted
+            .insert(bug.to_owned(), is_found.then_some(1));
+    }
+}
+
+/// Whether it ended well, and what it said.
+fn run(program: &Path, args: &[&str]) -> std::io::Result<(bool, String)> {
+    let output = Command::new(program).args(args).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((output.status.success(), said))
 }
