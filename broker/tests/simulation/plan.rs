@@ -125,6 +125,14 @@ impl Scenario {
         let producers = producers(&mut rng, trouble, &topics, is_large);
         let readers = readers(&mut rng, trouble, &topics);
         let shards = if rng.chance(2, 3) { 1 } else { 2 };
+        let redeals = if rng.chance(1, 4) { 3 } else { 0 };
+        let grows = rng.chance(1, 2);
+        let mut crashes = crashes(&mut rng, trouble);
+        let faults = faults(&mut rng, trouble);
+        // The last group before a crash that went astray looks like one that was never written: a
+        // single node cannot tell until its ledger says that it was flushed.
+        let is_astray = faults.iter().any(|(_, f)| *f == Fault::MisdirectedWrite);
+        crashes.retain(|_| !is_astray);
         Scenario {
             trouble,
             node: NodeOptions {
@@ -133,14 +141,14 @@ impl Scenario {
                 space_bytes: if is_large { 24 << 20 } else { 64 << 20 },
                 cache_bytes: if is_large { 512 << 10 } else { 8 << 20 },
             },
-            redeals: if rng.chance(1, 4) { 3 } else { 0 },
-            grows: rng.chance(1, 2),
+            redeals,
+            grows,
             topics,
             producers,
             readers,
-            crashes: crashes(&mut rng, trouble),
-            faults: faults(&mut rng, trouble),
-            ends_orderly: rng.chance(1, 2),
+            crashes,
+            faults,
+            ends_orderly: is_astray || rng.chance(1, 2),
         }
     }
 }
@@ -263,7 +271,12 @@ fn faults(rng: &mut Rng, trouble: Trouble) -> Vec<(u64, Fault)> {
         ],
         Trouble::Slowness => &[Fault::Slow, Fault::Slow, Fault::Hung],
     };
-    (0..rng.between(1, 3))
-        .map(|_| (rng.between(100, 700), kinds[rng.index(kinds.len())]))
+    let (count, last) = if trouble == Trouble::Damage {
+        (rng.between(1, 4), 350)
+    } else {
+        (rng.between(1, 3), 700)
+    };
+    (0..count)
+        .map(|_| (rng.between(90, last), kinds[rng.index(kinds.len())]))
         .collect()
 }

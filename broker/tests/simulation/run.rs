@@ -8,7 +8,7 @@ use std::time::Duration;
 use catena_broker::runtime::channel::Notify;
 use catena_broker::runtime::clock;
 use catena_broker::runtime::simulated::disk::FaultCounts;
-use catena_broker::runtime::simulated::{self, Death, Domain, Halt, Options, Rng, Simulation};
+use catena_broker::runtime::simulated::{self, Death, Domain, Options, Rng, Simulation};
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{PartitionId, TopicId, TopicPartition};
 use catena_protocol::messages::{CreateTopicRequest, DeleteTopicRequest, TopicConfig};
@@ -19,7 +19,7 @@ use crate::model::Model;
 use crate::node::{JOURNALS, Node};
 use crate::plan::{Crash, Scenario, TopicPlan, Trouble};
 use crate::producer;
-use crate::quiet;
+use crate::quiet::quietly;
 use crate::wire::{CallError, Wire};
 use crate::world::{Topic, World};
 
@@ -56,25 +56,26 @@ pub(crate) fn run_seed(seed: u64, verbose: bool) -> Summary {
         verbose,
         ..Options::with_seed(seed)
     };
-    let ran = catch_unwind(AssertUnwindSafe(|| {
-        let simulation = Simulation::new(options);
-        let summary = Rc::new(Cell::new(Summary::default()));
-        let result = simulation.run(whole(scenario, seed, Rc::clone(&summary)));
-        let mut summary = summary.take();
-        let place = quiet::place();
-        summary.failure = result.err().map(|halt| match halt {
-            Halt::Panicked(message) => format!("{message} [{place}]"),
-            halt => halt.to_string(),
-        });
-        summary.trace = simulation.trace();
-        summary.virtual_ms = simulation.now_us() / 1000;
-        summary
-    }));
+    let (ran, place) = quietly(|| catch_unwind(AssertUnwindSafe(|| simulate(scenario, options))));
     let mut summary = ran.unwrap_or_else(|_| Summary {
         failure: Some("the simulation itself panicked".to_owned()),
         ..Summary::default()
     });
+    if let Some(failure) = summary.failure.as_mut().filter(|_| !place.is_empty()) {
+        *failure = format!("{failure} [{place}]");
+    }
     summary.seed = seed;
+    summary
+}
+
+fn simulate(scenario: Scenario, options: Options) -> Summary {
+    let simulation = Simulation::new(options);
+    let summary = Rc::new(Cell::new(Summary::default()));
+    let result = simulation.run(whole(scenario, options.seed, Rc::clone(&summary)));
+    let mut summary = summary.take();
+    summary.failure = result.err().map(|halt| halt.to_string());
+    summary.trace = simulation.trace();
+    summary.virtual_ms = simulation.now_us() / 1000;
     summary
 }
 

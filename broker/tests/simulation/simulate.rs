@@ -119,7 +119,6 @@ fn main() -> ExitCode {
             .with_writer(std::io::stderr)
             .init();
     }
-    quiet::panics();
     let started = Instant::now();
     let totals = run_all(&args, bug.is_some());
     report(&args, &totals, started.elapsed().as_secs_f64());

@@ -155,6 +155,10 @@ impl Disk {
     pub(super) fn crash(&self, death: Death) {
         let mut state = self.0.borrow_mut();
         state.crash_at = None;
+        let now_us = this_world().now_us();
+        for inode in state.inodes.values_mut() {
+            inode.spare_young_pages(now_us);
+        }
         crash::crash(&mut state, death);
     }
 
@@ -192,7 +196,7 @@ fn begin(operation: Operation, on: InodeId, at: u64, bytes: usize) -> Begun {
         let kind = (inode.is_some(), inode.is_some_and(|i| i.is_protected));
         let fault = state.faults.take(io, operation, kind);
         if let Some(fault) = fault.filter(|fault| fault.is_rot()) {
-            state.rot(fault);
+            state.rot(fault, world.now_us());
         }
         let duration_us = fault
             .and_then(Fault::duration_us)
@@ -239,12 +243,15 @@ impl State {
     }
 
     /// Damages something that is stored: any page, or the last one of a file.
-    fn rot(&mut self, fault: Fault) {
+    ///
+    /// What was made durable just before, or just before a crash, is spared: damage to the last
+    /// group before the ledger knew of it is what a single node cannot tell from a torn write.
+    fn rot(&mut self, fault: Fault, now_us: u64) {
         let mut stored: Vec<_> = self
             .inodes
             .iter()
             .filter(|(_, inode)| !inode.is_protected)
-            .flat_map(|(id, inode)| inode.pages().map(|page| (*id, page)))
+            .flat_map(|(id, inode)| inode.old_pages(now_us).map(|page| (*id, page)))
             .collect();
         stored.sort_unstable();
         if stored.is_empty() {

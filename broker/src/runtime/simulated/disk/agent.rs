@@ -41,7 +41,10 @@ impl SimulatedAgent {
     pub(in crate::runtime) async fn create_zeroed(self, path: &Path, bytes: u64) -> io::Result<()> {
         let inode = name_step(|state| state.create(path)).await?;
         with(|state| state.inode(inode).set_len(bytes));
-        flush(inode).await?;
+        if let Err(error) = flush(inode).await {
+            with(|state| state.names.unlink(path));
+            return Err(error);
+        }
         self.sync_parent(path).await
     }
 

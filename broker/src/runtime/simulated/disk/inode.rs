@@ -6,9 +6,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::faults::Fault;
 use crate::runtime::simulated::rng::Rng;
+use crate::runtime::simulated::this_world;
 
 /// Contents are kept, and survive or not, in pieces of this size.
 pub const PAGE_BYTES: usize = 4096;
+/// Damage spares what has been durable for less than this: long enough for an idle journal to note
+/// in its ledger what it has flushed.
+const YOUNG_US: u64 = 150_000;
 /// The medium writes a sector whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
@@ -48,6 +52,8 @@ pub(super) struct Inode {
     durable: FxHashMap<u64, Page>,
     /// In the order of the writes.
     pieces: Vec<Piece>,
+    /// Since when pages are durable; a page that is not listed is never damaged.
+    durable_since_us: FxHashMap<u64, u64>,
     /// Pages that the medium cannot read until they are written again.
     unreadable: FxHashSet<u64>,
 }
@@ -85,9 +91,19 @@ impl Inode {
                 .all(|page| !self.unreadable.contains(&page))
     }
 
-    /// The pages that hold something durable, in no order.
-    pub(super) fn pages(&self) -> impl Iterator<Item = u64> {
-        self.durable.keys().copied()
+    /// The pages that have been durable for a while, in no order.
+    pub(super) fn old_pages(&self, now_us: u64) -> impl Iterator<Item = u64> {
+        let is_old = move |page: &&u64| {
+            let since_us = self.durable_since_us.get(page).copied();
+            since_us.is_some_and(|since_us| since_us.saturating_add(YOUNG_US) < now_us)
+        };
+        self.durable.keys().filter(is_old).copied()
+    }
+
+    /// Pages that are young now stay so.
+    pub(super) fn spare_young_pages(&mut self, now_us: u64) {
+        self.durable_since_us
+            .retain(|_, since_us| since_us.saturating_add(YOUNG_US) < now_us);
     }
 
     /// Damages a page.
@@ -207,10 +223,12 @@ impl Inode {
     }
 
     fn settle(&mut self, pieces: Vec<Piece>) {
+        let now_us = this_world().now_us();
         for piece in pieces {
             // What an earlier write left behind cannot come back over it.
             self.pieces
                 .retain(|older| older.page != piece.page || older.write > piece.write);
+            self.durable_since_us.insert(piece.page, now_us);
             self.durable.insert(piece.page, piece.data);
         }
     }
