@@ -35,7 +35,7 @@ enum Command {
         #[arg(long)]
         cuts: Option<u64>,
     },
-    /// Runs a broker under mixed load, with readers that take nothing, and watches stalls and memory
+    /// Watches stalls and memory under mixed load, with readers that take nothing
     Soak {
         /// How long
         #[arg(long, default_value_t = 10)]

@@ -9,9 +9,9 @@
 //! 40 row_count u16   42 reserved u16    44 crc u32
 //! ```
 //!
-//! `crc` covers bytes 0..44, then for a `Batches` frame and a `Relocation` record the directory rows
-//! and the 64-byte header of every batch, and for every other kind the whole body. Batch bodies are covered by the
-//! `batch_crc` that those headers hold, so no byte is hashed twice.
+//! `crc` covers bytes 0..44, then for a `Batches` frame and a `Relocation` record the directory
+//! rows and the 64-byte header of every batch, and for every other kind the whole body. Batch
+//! bodies are covered by the `batch_crc` that those headers hold, so no byte is hashed twice.
 //!
 //! Invariant: an [`EntryView`] comes only from bytes whose geometry and crc were checked, so
 //! walking it never fails.

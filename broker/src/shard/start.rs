@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use catena_core::checkpoint::ChainSection;
 use catena_core::entry::RecordKind;
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
 use catena_core::log::{Folded, ShardLog};
@@ -147,17 +148,7 @@ async fn build(
     tail: JournalTail,
     agent: Rc<FileAgent>,
 ) -> Result<Built> {
-    let mut log = ShardLog::default();
-    for section in input.sections {
-        let epoch = boot
-            .plan
-            .metadata
-            .chain(section.chain)
-            .map(|info| info.epoch);
-        let epoch =
-            epoch.with_context(|| format!("chain {} is not in the metadata", section.chain))?;
-        log.open_chain(section, epoch)?;
-    }
+    let mut log = open_chains(&boot, input.sections)?;
     let found = (&input.frames[..], &input.unknown[..]);
     let presumed = fold(&mut log, &boot, found)?;
     let old = OldSegments::list(&boot, &agent).await?;
@@ -242,6 +233,18 @@ async fn build(
         shard.open_partitions(topic);
     }
     Ok((shard, boot.messages, taken, old.foreign))
+}
+
+/// A log with the chains of these sections, in the epochs that the metadata says.
+fn open_chains(boot: &ShardBoot, sections: Vec<ChainSection>) -> Result<ShardLog> {
+    let mut log = ShardLog::default();
+    for section in sections {
+        let chain = boot.plan.metadata.chain(section.chain);
+        let info =
+            chain.with_context(|| format!("chain {} is not in the metadata", section.chain))?;
+        log.open_chain(section, info.epoch)?;
+    }
+    Ok(log)
 }
 
 /// Folds what was read back, and gives whether anything was presumed lost.

@@ -214,8 +214,8 @@ pub struct RunMerger<F> {
 }
 
 impl<F: FnMut(TopicPartition, &Extent) -> bool> RunMerger<F> {
-    /// Starts a merge of `runs`, the oldest first. Where two hold extents over the same offsets, the
-    /// newer run's are kept.
+    /// Starts a merge of `runs`, the oldest first. Where two hold extents over the same offsets,
+    /// the newer run's are kept.
     pub fn new(runs: &[&RunDirectory], live: F) -> Self {
         let input = |run: &&RunDirectory| Input {
             pages: run

@@ -29,6 +29,11 @@ const RUN_PARTITIONS_AT_ONCE: usize = 32;
 impl Shard {
     /// Writes everything in memory as a run.
     pub async fn write_run(self: &Rc<Self>) -> Result<(), JournalError> {
+        if let Some(reason) = self.journal.failure() {
+            // An earlier run may have failed half way; its extents stay in memory.
+            let journal = self.journal.id();
+            return Err(JournalError::Latched { journal, reason });
+        }
         let covered = self.noted_to.get();
         self.index.run_at_bytes.set(self.journal.written_bytes());
         self.index.mem.borrow_mut().freeze();
