@@ -6,7 +6,7 @@ use std::fs;
 use catena_protocol::batch::split;
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{Durability, Offset, SessionId, TopicId};
-use catena_protocol::messages::{FetchInterest, FetchRequest, TopicConfig};
+use catena_protocol::messages::{AckItem, FetchInterest, FetchRequest, TopicConfig};
 use catena_tests::broker::{Broker, Settings};
 use catena_tests::peer::{Peer, batch};
 use catena_tests::seeded::Seeded;
@@ -33,10 +33,18 @@ fn value(number: u64) -> Vec<u8> {
     format!("record {number:040}").into_bytes()
 }
 
+/// Appends a batch once there is space: producers can be faster than the cleaner.
+fn produce(peer: &mut Peer, topic: TopicId, batch: &[u8]) -> AckItem {
+    wait::until_some("there is space", || {
+        let ack = peer.produce(topic, Durability::Durable, batch);
+        (ack.error != ErrorCode::StorageFull).then_some(ack)
+    })
+}
+
 /// Appends kept records from `from` to `to`, each in a commit of its own.
 fn keep(peer: &mut Peer, topic: TopicId, from: u64, to: u64) {
     for number in from..to {
-        let ack = peer.produce(topic, Durability::Durable, &batch(&[&value(number)]));
+        let ack = produce(peer, topic, &batch(&[&value(number)]));
         assert_eq!((ack.error, ack.detail), (ErrorCode::None, number));
     }
 }
@@ -44,7 +52,7 @@ fn keep(peer: &mut Peer, topic: TopicId, from: u64, to: u64) {
 fn pass_by(peer: &mut Peer, topic: TopicId, batches: usize) {
     let large = batch(&[&vec![b'p'; 256 << 10]]);
     for _ in 0..batches {
-        let ack = peer.produce(topic, Durability::Durable, &large);
+        let ack = produce(peer, topic, &large);
         assert_eq!(ack.error, ErrorCode::None);
     }
 }

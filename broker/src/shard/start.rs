@@ -341,10 +341,16 @@ impl OldSegments {
             .map(ShardId::new)
             .filter(|shard| *shard != boot.id)
             .collect();
+        // Were there more shards again, a retired journal would be read from its checkpoint on, and
+        // what comes after would be linked to its last segment: that much of it stays.
+        let is_read_again = |key: &SegmentKey| {
+            let from = boot.plan.scan_from(key.0);
+            from.is_none_or(|from| key.1 >= from.segment)
+        };
         let unwritten = kept
             .iter()
             .copied()
-            .filter(|key| key.0.get() >= shards)
+            .filter(|key| key.0.get() >= shards && !is_read_again(key))
             .collect();
         let own = JournalId::new(boot.id.get());
         let all = kept.iter().chain(&foreign).copied();

@@ -180,7 +180,8 @@ async fn a_client_that_takes_nothing_leaves_the_rest_counted_as_not_sent() {
         |_| Pacing::Closed {
             calls_in_flight_max: 1,
         },
-        1,
+        // Long enough that the call begins in it on a busy machine.
+        500,
     );
     let driven = drive(vec![Stuck], stuck).await;
     assert_eq!(driven.tally.errors["not sent before the drain ended"], 10);
