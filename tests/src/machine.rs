@@ -1,7 +1,7 @@
 //! A broker on a disk that can lose power and fail: both together, as one machine.
 //!
 //! The data directory lies on [`PowerFs`] itself, or on a real file system on a loop device whose
-//! blocks lie there ([`volume`]); then a cut is followed by the replay of that file system's own
+//! blocks lie there (`volume`); then a cut is followed by the replay of that file system's own
 //! journal. Invariant: a cut happens to the broker, too: it learns of nothing from the freeze on.
 
 mod volume;

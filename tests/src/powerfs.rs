@@ -1,8 +1,8 @@
 //! A file system that loses power on command, and a disk that fails on command.
 //!
-//! What programs write is kept apart from what they flushed ([`content`], [`tree`]), so that a
+//! What programs write is kept apart from what they flushed (`content`, `tree`), so that a
 //! *power cut* can take away every unflushed byte and name, or leave some of it. Any operation can
-//! be made to fail in the ways disks fail ([`faults`]). It is mounted through FUSE by this process,
+//! be made to fail in the ways disks fail (`faults`). It is mounted through FUSE by this process,
 //! which has to be root for that, and takes direct I/O, `io_uring` and loop devices. Test data
 //! only: nothing is left when the value is dropped.
 //!
