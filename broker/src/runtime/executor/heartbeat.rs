@@ -18,8 +18,10 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use glommio::timer::Timer;
+use tracing::warn;
 
 use super::ios_in_flight;
+use super::thread_times::ThreadClock;
 use crate::runtime::clock;
 
 const BUSY_BEAT: Duration = Duration::from_millis(5);
@@ -34,7 +36,7 @@ const BACKSTOPS_MS: [u64; 12] = [2, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_5
 
 /// Beats of one executor, written by its thread and read by a watchdog.
 ///
-/// A counter that does not move for well over 50 ms belongs to an executor that is stuck in a task
+/// A counter that does not move for well over 100 ms belongs to an executor that is stuck in a task
 /// or has ended. Aligned to its own pair of cache lines, so that reading it never slows a
 /// neighbour.
 #[derive(Debug, Default)]
@@ -72,12 +74,26 @@ impl Progress {
 
 /// Beats until dropped.
 pub(super) async fn beat(progress: Arc<Progress>) {
+    let thread = ThreadClock::open();
+    let mut times = thread.read();
     let mut pause = BUSY_BEAT;
     loop {
         let backstops = backstops(pause);
         let due_us = clock::now_us() + u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
         clock::sleep(pause).await;
-        progress.beat(clock::now_us().saturating_sub(due_us));
+        let late_us = clock::now_us().saturating_sub(due_us);
+        progress.beat(late_us);
+        let times_before = std::mem::replace(&mut times, thread.read());
+        if late_us > LATE_US {
+            let spent = times.zip(times_before).map(|(now, then)| now.since(then));
+            warn!(
+                thread = std::thread::current().name(),
+                late_ms = late_us / 1_000,
+                running_ms = spent.map(|spent| spent.running.as_millis()),
+                waiting_ms = spent.map(|spent| spent.waiting.as_millis()),
+                "an executor stood still; running: a task held it, waiting: it had no core"
+            );
+        }
         // One of the runs is this task's own, of the last beat.
         let busy = tasks_run_since_last_asked() > 1 || ios_in_flight() > 0;
         pause = if busy { BUSY_BEAT } else { IDLE_BEAT };

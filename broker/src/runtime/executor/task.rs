@@ -5,18 +5,25 @@
 //! through a [`TaskTracker`].
 
 use std::cell::Cell;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use glommio::{Latency, Shares, TaskQueueHandle};
+use tracing::{debug, warn};
 
 use super::{Context as Executor, current};
 use crate::runtime::channel::Notify;
+use crate::runtime::clock;
 #[cfg(feature = "simulation")]
 use crate::runtime::simulated;
+
+/// One turn of a task that is this long is worth a line for developers,
+const HELD_LONG_US: u64 = 10_000;
+/// and one for operators.
+const HELD_TOO_LONG_US: u64 = 100_000;
 
 /// A task queue: how soon and how often its tasks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +94,36 @@ where
     let alive = Alive::begin(context);
     let counted = async move {
         let _alive = alive;
-        future.await
+        watched(future).await
     };
     let task = glommio::spawn_local_into(counted, handle)
         .expect("the executor's queues are never removed");
     Task(Handle::Glommio(task))
+}
+
+/// Runs a future and names it when it keeps its executor from everything else for long.
+async fn watched<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let began_us = clock::now_us();
+        let polled = future.as_mut().poll(cx);
+        let held_us = clock::now_us().saturating_sub(began_us);
+        if held_us >= HELD_LONG_US {
+            note_held(std::any::type_name::<F>(), held_us);
+        }
+        polled
+    })
+    .await
+}
+
+#[cold]
+fn note_held(task: &str, held_us: u64) {
+    let held_ms = held_us / 1_000;
+    if held_us >= HELD_TOO_LONG_US {
+        warn!(task, held_ms, "a task held its executor");
+    } else {
+        debug!(task, held_ms, "a task held its executor");
+    }
 }
 
 /// Counts a task for as long as its future exists.
