@@ -20,8 +20,21 @@ use crate::runtime::clock;
 /// How long it rests when nothing calls for it.
 const REST: Duration = Duration::from_secs(1);
 
+/// How often retention and expiry are applied while there is space: each time they look at
+/// everything there is, and what they drop costs a frame however little that is.
+const DROPS_INTERVAL_US: u64 = 1_000_000;
+
+/// What one round leaves to the next.
+struct Rounds {
+    taken: Taken,
+    /// Segments of other journals that this shard still wants.
+    claimed: Vec<SegmentKey>,
+    /// When retention and expiry were applied last.
+    dropped_at_us: Option<u64>,
+}
+
 /// Works until the shard stops or its journal fails.
-pub async fn run(shard: Rc<Shard>, mut taken: Taken, old_segments: Vec<SegmentKey>) {
+pub async fn run(shard: Rc<Shard>, taken: Taken, old_segments: Vec<SegmentKey>) {
     if let Err(error) = shard.count_live().await {
         error!(
             shard = shard.id.get(),
@@ -29,40 +42,61 @@ pub async fn run(shard: Rc<Shard>, mut taken: Taken, old_segments: Vec<SegmentKe
             "the index runs contradict each other; no segment is freed until the next start"
         );
     }
-    let mut claimed = old_segments;
+    let mut rounds = Rounds {
+        taken,
+        claimed: old_segments,
+        dropped_at_us: None,
+    };
     while !shard.is_stopping() && !shard.journal.is_latched() {
-        let progress = step(&shard, &mut taken, &mut claimed).await;
+        let progress = rounds.step(&shard).await;
         shard.publish_gauges();
         if !progress {
             let _ = clock::timeout(REST, shard.maintenance.notified()).await;
         }
     }
     if !shard.journal.is_latched() {
-        let last = shard.checkpoint(&mut taken).await;
+        let taken = &mut rounds.taken;
+        let last = shard.checkpoint(taken).await;
         note(&shard, "the last checkpoint", last);
         checkpointer::remove_old(&shard.agent, shard.journal.dir(), taken.sequence).await;
     }
 }
 
-/// One round. Each part goes on although another failed: what frees space must not wait for what
-/// needs it. Tells whether to go on at once.
-async fn step(shard: &Rc<Shard>, taken: &mut Taken, claimed: &mut Vec<SegmentKey>) -> bool {
-    // Before any merge, which forgets the extents that are to be discounted.
-    shard.discount_dropped().await;
-    note(shard, "the index", shard.maintain_index().await);
-    note(shard, "a checkpoint", shard.checkpoint_if_due(taken).await);
-    note(shard, "retention", shard.apply_retention().await);
-    note(shard, "producer expiry", shard.expire_producers().await);
-    release_claims(shard, taken, claimed).await;
-    let freed_before = shard.metrics.segments_freed.get();
-    let waiting = shard.free_segments().await;
-    if waiting.bytes > 0 && shard.frees_are_urgent(waiting.bytes) {
-        let made = make_space(shard, taken, &waiting).await;
-        note(shard, "making space", made);
-        shard.free_segments().await;
+impl Rounds {
+    /// One round. Each part goes on although another failed: what frees space must not wait for
+    /// what needs it. Tells whether to go on at once.
+    async fn step(&mut self, shard: &Rc<Shard>) -> bool {
+        // Before any merge, which forgets the extents that are to be discounted.
+        shard.discount_dropped().await;
+        note(shard, "the index", shard.maintain_index().await);
+        let taken = &mut self.taken;
+        note(shard, "a checkpoint", shard.checkpoint_if_due(taken).await);
+        if self.drops_are_due(shard) {
+            note(shard, "retention", shard.apply_retention().await);
+            note(shard, "producer expiry", shard.expire_producers().await);
+        }
+        release_claims(shard, &self.taken, &mut self.claimed).await;
+        let freed_before = shard.metrics.segments_freed.get();
+        let waiting = shard.free_segments().await;
+        if waiting.bytes > 0 && shard.frees_are_urgent(waiting.bytes) {
+            let made = make_space(shard, &mut self.taken, &waiting).await;
+            note(shard, "making space", made);
+            shard.free_segments().await;
+        }
+        let has_cleaned = clean(shard, &mut self.taken).await;
+        has_cleaned || shard.metrics.segments_freed.get() > freed_before
     }
-    let has_cleaned = clean(shard, taken).await;
-    has_cleaned || shard.metrics.segments_freed.get() > freed_before
+
+    fn drops_are_due(&mut self, shard: &Shard) -> bool {
+        let now_us = clock::now_us();
+        let has_rested = |last: u64| now_us.saturating_sub(last) >= DROPS_INTERVAL_US;
+        let is_due =
+            self.dropped_at_us.is_none_or(has_rested) || shard.journal.segments().out_of_space();
+        if is_due {
+            self.dropped_at_us = Some(now_us);
+        }
+        is_due
+    }
 }
 
 /// One piece of cleaning; tells whether to go on at once.

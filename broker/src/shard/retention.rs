@@ -16,8 +16,8 @@ use catena_core::index::Extent;
 use catena_core::index::merge::runs_in_segment;
 use catena_core::metadata::Topic;
 use catena_core::planted::{self, Bug};
-use catena_core::retention::{Policy, trim_to};
-use catena_protocol::ids::{Offset, TopicId, TopicPartition};
+use catena_core::retention::{Policy, TrimPoint, trim_to};
+use catena_protocol::ids::{ChainId, Offset, TopicId, TopicPartition};
 use futures_util::future::try_join_all;
 use tracing::{debug, warn};
 
@@ -48,22 +48,33 @@ struct Candidate {
     log_start: Offset,
 }
 
+/// A trim that was decided on.
+struct PlannedTrim {
+    tp: TopicPartition,
+    chain: ChainId,
+    point: TrimPoint,
+    /// The extents that go.
+    dropped: Vec<Extent>,
+}
+
 impl Shard {
     /// Applies the topics' policies once.
     pub async fn apply_retention(self: &Rc<Self>) -> Result<(), JournalError> {
         let now_ms = clock::wall_ms();
-        // Many at once, so that their frames share a group: one after the other, thousands of
-        // partitions would keep everything else of the maintenance waiting for minutes.
         for candidates in self.retention_candidates(now_ms).chunks(TRIMS_AT_ONCE) {
-            let trims = candidates.iter().map(async |candidate| {
-                let trimmed = self.trim_partition(candidate, now_ms).await?;
-                if let Err(error) = trimmed {
-                    self.report_read_error(candidate.tp, candidate.log_start, &error);
+            let mut trims = Vec::new();
+            for candidate in candidates {
+                match self.find_trim(candidate, now_ms).await {
+                    Ok(found) => trims.extend(found),
+                    Err(error) => {
+                        self.report_read_error(candidate.tp, candidate.log_start, &error);
+                    }
                 }
-                Ok(())
-            });
-            try_join_all(trims).await?;
-            executor::yield_if_needed().await;
+                executor::yield_if_needed().await;
+            }
+            // Their frames share a group: one after the other, thousands of partitions would keep
+            // everything else of the maintenance waiting for minutes.
+            try_join_all(trims.into_iter().map(|trim| self.apply_trim(trim))).await?;
         }
         Ok(())
     }
@@ -229,7 +240,7 @@ impl Shard {
             return Vec::new();
         }
         let log = self.log.borrow();
-        let candidates = log.partitions_unsorted().filter_map(|partition| {
+        let found = log.partitions_unsorted().filter_map(|partition| {
             let policy = *policies.get(&partition.tp.topic)?;
             policy.may_trim(now_ms, partition).then_some(Candidate {
                 tp: partition.tp,
@@ -237,55 +248,60 @@ impl Shard {
                 log_start: partition.log_start,
             })
         });
-        candidates.collect()
+        let mut candidates: Vec<Candidate> = found.collect();
+        // In the order of the index's pages: neighbours share them.
+        candidates.sort_unstable_by_key(|candidate| candidate.tp);
+        candidates
     }
 
-    async fn trim_partition(
+    async fn find_trim(
         self: &Rc<Self>,
         candidate: &Candidate,
         now_ms: i64,
-    ) -> Result<Result<(), ReadError>, JournalError> {
+    ) -> Result<Option<PlannedTrim>, ReadError> {
         let tp = candidate.tp;
-        let extents = match self
+        let mut extents = self
             .extents_from(tp, candidate.log_start, RETENTION_EXTENTS_PER_STEP)
-            .await
-        {
-            Ok(extents) => extents,
-            Err(error) => return Ok(Err(error)),
-        };
-        let Some(chain) = self
-            .log
-            .borrow()
-            .partition(tp)
-            .map(|partition| partition.chain)
-        else {
-            return Ok(Ok(()));
-        };
-        let trim = {
-            let log = self.log.borrow();
-            log.partition(tp)
-                .and_then(|state| trim_to(candidate.policy, now_ms, state, &extents))
-        };
-        let Some(trim) = trim else { return Ok(Ok(())) };
-        let body = Bytes::copy_from_slice(&trim.frame(tp).encode());
+            .await?;
+        let log = self.log.borrow();
+        let planned = log.partition(tp).and_then(|state| {
+            let point = trim_to(candidate.policy, now_ms, state, &extents)?;
+            let dropped = |extent: &Extent| extent.end_offset <= point.log_start;
+            extents.truncate(extents.partition_point(dropped));
+            Some(PlannedTrim {
+                tp,
+                chain: state.chain,
+                point,
+                dropped: extents,
+            })
+        });
+        Ok(planned)
+    }
+
+    async fn apply_trim(self: &Rc<Self>, trim: PlannedTrim) -> Result<(), JournalError> {
+        let PlannedTrim {
+            tp,
+            chain,
+            point,
+            dropped,
+        } = trim;
+        let body = Bytes::copy_from_slice(&point.frame(tp).encode());
         self.append_control(chain, FrameKind::Trim, body).await?;
-        if self.log_start_of(tp) < Some(trim.log_start) {
+        if self.log_start_of(tp) < Some(point.log_start) {
             // The topic was dropped first, and its whole range is discounted for that.
-            return Ok(Ok(()));
+            return Ok(());
         }
-        let dropped = |extent: &&Extent| extent.end_offset <= trim.log_start;
-        extents
-            .iter()
-            .take_while(dropped)
-            .for_each(|extent| self.index.discount(extent));
-        self.index.mem.borrow_mut().trim(tp, trim.log_start);
+        for extent in &dropped {
+            self.index.discount(extent);
+        }
+        self.index.mem.borrow_mut().trim(tp, point.log_start);
         debug!(
             partition = %tp,
-            log_start = trim.log_start.get(),
-            bytes = trim.dropped_bytes,
+            log_start = point.log_start.get(),
+            bytes = point.dropped_bytes,
             "trimmed by retention"
         );
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// The log start of a partition, at its end if it was dropped a moment ago.
