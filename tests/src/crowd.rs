@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use catena_protocol::ids::{SessionId, TopicId};
-use catena_protocol::messages::FetchRequest;
+use catena_protocol::error::ErrorCode;
+use catena_protocol::ids::{Offset, PartitionId, SessionId, TopicId};
+use catena_protocol::messages::{FetchRequest, ListOffsetsItem, ListOffsetsRequest, OffsetSpec};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use crate::peer::{Peer, interest};
@@ -16,7 +17,7 @@ pub fn idle(addr: &str, count: usize) -> Vec<Peer> {
     (0..count).map(|_| Peer::connect(addr)).collect()
 }
 
-/// Readers that do not read. The broker closes one after 30 s, so [`StalledReaders::renew`]
+/// Readers from the log start that do not read. The broker closes one after 30 s, so [`StalledReaders::renew`]
 /// replaces the oldest.
 #[derive(Debug)]
 pub struct StalledReaders {
@@ -33,21 +34,25 @@ impl StalledReaders {
             topic,
             readers: VecDeque::new(),
         };
-        for _ in 0..count {
-            stalled.attach_one();
-        }
+        stalled.attach_from_start(count);
         stalled
     }
 
     /// Replaces the `count` oldest readers with new ones.
     pub fn renew(&mut self, count: usize) {
-        for _ in 0..count.min(self.readers.len()) {
-            self.readers.pop_front();
-            self.attach_one();
+        let count = count.min(self.readers.len());
+        self.readers.drain(..count);
+        self.attach_from_start(count);
+    }
+
+    fn attach_from_start(&mut self, count: usize) {
+        let from = log_start(&self.addr, self.topic);
+        for _ in 0..count {
+            self.attach_one(from);
         }
     }
 
-    fn attach_one(&mut self) {
+    fn attach_one(&mut self, from: Offset) {
         let mut peer = Peer::connect(&self.addr);
         set_socket_recv_buffer_size(peer.socket(), RECEIVE_BUFFER_BYTES).expect("a socket option");
         let request = FetchRequest {
@@ -55,7 +60,7 @@ impl StalledReaders {
             min_bytes: 1,
             max_wait_ms: 1_000,
             max_bytes: 8 << 20,
-            add: vec![interest(self.topic, 0)],
+            add: vec![interest(self.topic, from.get())],
             ..FetchRequest::default()
         };
         for _ in 0..2 {
@@ -66,4 +71,19 @@ impl StalledReaders {
         }
         self.readers.push_back(peer);
     }
+}
+
+fn log_start(addr: &str, topic: TopicId) -> Offset {
+    let earliest = ListOffsetsItem {
+        topic,
+        partition: PartitionId(0),
+        spec: OffsetSpec::Earliest,
+    };
+    let request = ListOffsetsRequest {
+        items: vec![earliest],
+    };
+    let answer = Peer::connect(addr).ask(&request).expect("offsets are told");
+    let result = answer.items.first().expect("an answer for each item");
+    assert_eq!(result.error, ErrorCode::None, "offsets are told");
+    result.offset
 }

@@ -1,4 +1,4 @@
-//! What the kernel says of a process: memory, descriptors, threads, processor time.
+//! What the kernel says of a process (memory, descriptors, threads, processor time) and of the host.
 
 use std::fs;
 use std::path::Path;
@@ -47,6 +47,20 @@ fn cpu_ticks(dir: &Path) -> u64 {
     ticks
         .map(|word| word.parse::<u64>().expect("a number"))
         .sum()
+}
+
+/// Time that the host kept from this machine's cores so far, all together, in milliseconds. 0 on
+/// machines that are nobody's guest.
+///
+/// # Panics
+/// If the kernel does not tell.
+pub fn stolen_ms() -> u64 {
+    let stat = fs::read_to_string("/proc/stat").expect("the kernel's counters can be read");
+    let ticks = stat.split_whitespace().nth(8);
+    let ticks: u64 = ticks
+        .and_then(|word| word.parse().ok())
+        .expect("time stolen, in ticks of 10 ms");
+    ticks * 10
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ pub fn run(plan: &Plan) -> Findings {
     let mut stalled = StalledReaders::attach(broker.addr(), topic, plan.stalled_readers);
     let began = Instant::now();
     let mut looks = Vec::new();
+    let mut stolen_ms = process::stolen_ms();
     while began.elapsed() < plan.duration {
         wait::measure_for(SAMPLE_INTERVAL);
         stalled.renew(plan.stalled_readers / 5);
@@ -72,13 +73,16 @@ pub fn run(plan: &Plan) -> Findings {
             process: process::sample(broker.pid()),
             pinned_bytes: broker.metric("catena_pinned_bytes"),
         };
+        let stolen_ms_before = std::mem::replace(&mut stolen_ms, process::stolen_ms());
         println!(
-            "{:>5} s  {:>6.1} MiB resident  {:>6.1} MiB pinned  {:>5} descriptors  {:>3} threads",
+            "{:>5} s  {:>6.1} MiB resident  {:>6.1} MiB pinned  {:>5} descriptors  {:>3} threads  \
+             {:>4} ms stolen by the host",
             look.at.as_secs(),
             mib(look.process.resident_bytes),
             mib(look.pinned_bytes),
             look.process.descriptors,
             look.process.threads,
+            stolen_ms - stolen_ms_before,
         );
         looks.push(look);
     }
@@ -98,6 +102,13 @@ pub fn run(plan: &Plan) -> Findings {
 }
 
 fn judge(broker: &Broker, looks: &[Look], findings: &mut Findings) {
+    for line in broker
+        .log()
+        .lines()
+        .filter(|line| line.contains("stood still"))
+    {
+        println!("{line}");
+    }
     let stalls = broker.metric("catena_stalls_total");
     let seen = broker.metric("catena_watchdog_stalls_total");
     let longest_ms = longest_stall_ms(&broker.admin_get("/metrics"));
