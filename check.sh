@@ -2,9 +2,10 @@
 # Checks everything; changes no file that git tracks.
 #
 #   ./check.sh              all steps, in this order
-#   ./check.sh STEP...      only these: fmt lint test doctest doc tidy tour
+#   ./check.sh STEP...      only these: fmt lint test doctest doc tidy fuzz tour evidence
 #
-# `tidy` (repository rules and layering) is also part of `test`.
+# `tidy` (repository rules and layering) is also part of `test`. `evidence` needs root, `/dev/fuse`
+# and more for some of its parts; it says which of them it leaves out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -14,11 +15,14 @@ step_test() { cargo nextest run --locked --workspace; }
 step_doctest() { cargo test --locked --workspace --doc; }
 step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items; }
 step_tidy() { cargo nextest run --locked --package catena-tools --test tidy; }
+# Each fuzz target over its seeds and a bounded number of mutations of them.
+step_fuzz() { cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz; }
+step_evidence() { cargo run --locked --release --package catena-tests -- evidence --quick; }
 step_tour() {
   tools/tour.sh
 }
 
-if [ $# -gt 0 ]; then steps=("$@"); else steps=(fmt lint test doctest doc tour); fi
+if [ $# -gt 0 ]; then steps=("$@"); else steps=(fmt lint test doctest doc fuzz tour evidence); fi
 
 for step in "${steps[@]}"; do
   if ! declare -F "step_$step" >/dev/null; then
