@@ -75,14 +75,25 @@ pub(super) async fn beat(progress: Arc<Progress>) {
     let mut pause = BUSY_BEAT;
     loop {
         let backstops = backstops(pause);
-        let due_us = clock::now_us() + u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
-        clock::sleep(pause).await;
-        progress.beat(clock::now_us().saturating_sub(due_us));
+        beat_after(pause, &progress).await;
         // One of the runs is this task's own, of the last beat.
         let busy = tasks_run_since_last_asked() > 1 || ios_in_flight() > 0;
         pause = if busy { BUSY_BEAT } else { IDLE_BEAT };
         drop(backstops);
     }
+}
+
+/// Beats until dropped, on a backend that keeps moving by itself.
+pub(in crate::runtime) async fn beat_slowly(progress: Arc<Progress>) {
+    loop {
+        beat_after(IDLE_BEAT, &progress).await;
+    }
+}
+
+async fn beat_after(pause: Duration, progress: &Progress) {
+    let due_us = clock::now_us() + u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+    clock::sleep(pause).await;
+    progress.beat(clock::now_us().saturating_sub(due_us));
 }
 
 /// Timers behind something that is due in `pause`. They end a sleep of the executor and wake no

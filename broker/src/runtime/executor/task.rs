@@ -15,10 +15,11 @@ use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::{Context as Executor, current};
 use crate::runtime::channel::Notify;
+use crate::runtime::portable::{self, PortableTask};
 #[cfg(feature = "simulation")]
 use crate::runtime::simulated;
 
-/// A task queue: how soon and how often its tasks run.
+/// A task queue: how soon and how often its tasks run. All are one on the portable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
     /// Connections and replication: answered within 1 ms.
@@ -78,6 +79,9 @@ where
     if let Some(world) = simulated::world() {
         return Task(Handle::Simulated(world.spawn(future)));
     }
+    if let Some(portable) = portable::here() {
+        return Task(Handle::Portable(portable.spawn(future)));
+    }
     let context = current();
     let handle = context
         .queues
@@ -118,6 +122,7 @@ pub struct Task<T>(Handle<T>);
 #[derive(Debug)]
 enum Handle<T> {
     Glommio(glommio::Task<T>),
+    Portable(PortableTask<T>),
     #[cfg(feature = "simulation")]
     Simulated(simulated::JoinHandle<T>),
 }
@@ -127,6 +132,7 @@ impl<T> Task<T> {
     pub fn detach(self) {
         match self.0 {
             Handle::Glommio(task) => drop(task.detach()),
+            Handle::Portable(task) => task.detach(),
             #[cfg(feature = "simulation")]
             Handle::Simulated(task) => task.detach(),
         }
@@ -136,6 +142,7 @@ impl<T> Task<T> {
     pub async fn cancel(self) -> Option<T> {
         match self.0 {
             Handle::Glommio(task) => task.cancel().await,
+            Handle::Portable(task) => task.cancel().await,
             #[cfg(feature = "simulation")]
             Handle::Simulated(task) => task.cancel(),
         }
@@ -148,6 +155,7 @@ impl<T> Future for Task<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match &mut self.0 {
             Handle::Glommio(task) => Pin::new(task).poll(cx),
+            Handle::Portable(task) => Pin::new(task).poll(cx),
             #[cfg(feature = "simulation")]
             Handle::Simulated(task) => Pin::new(task).poll(cx),
         }
@@ -225,6 +233,9 @@ pub async fn yield_if_needed() {
     if let Some(world) = simulated::world() {
         return world.yield_sometimes().await;
     }
+    if portable::is_here() {
+        return portable::yield_if_needed().await;
+    }
     glommio::yield_if_needed().await;
 }
 
@@ -234,6 +245,9 @@ pub async fn yield_now() {
     #[cfg(feature = "simulation")]
     if simulated::world().is_some() {
         return simulated::yield_now().await;
+    }
+    if portable::is_here() {
+        return portable::yield_now().await;
     }
     glommio::executor().yield_now().await;
 }
