@@ -18,6 +18,8 @@ pub mod disk_faults;
 pub mod evidence;
 pub mod flips;
 pub mod history;
+pub mod home;
+pub mod hourly;
 pub mod idle;
 pub mod load;
 pub mod machine;
