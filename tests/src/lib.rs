@@ -16,6 +16,7 @@ pub mod crowd;
 pub mod cuts;
 pub mod disk_faults;
 pub mod evidence;
+pub mod filler;
 pub mod flips;
 pub mod history;
 pub mod home;

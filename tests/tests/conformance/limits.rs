@@ -1,39 +1,18 @@
 //! What is too much is refused by name, and nothing is lost because of it.
 
 use catena_client::{Codec, ErrorCode, ProduceError, Record, TopicConfig};
-use catena_protocol::ids::{Durability, TopicId};
+use catena_protocol::ids::Durability;
 use catena_protocol::limits::BATCH_BYTES_MAX;
 use catena_tests::home::Home;
-use catena_tests::peer::{Peer, batch};
-use catena_tests::reading;
-
-/// Less than a hundred of them fill the smallest store.
-const FILLER_BYTES: usize = 900 << 10;
-
-/// Produces until the store is full; gives how many batches were acknowledged.
-fn fill(peer: &mut Peer, topic: TopicId) -> u64 {
-    let value = vec![b'f'; FILLER_BYTES];
-    let filler = batch(&[&value]);
-    for acknowledged in 0..200 {
-        let ack = peer.produce(topic, Durability::Durable, &filler);
-        match ack.error {
-            ErrorCode::None => assert_eq!(ack.detail, acknowledged),
-            error => {
-                assert_eq!(error, ErrorCode::StorageFull);
-                assert!(error.is_retriable());
-                return acknowledged;
-            }
-        }
-    }
-    panic!("180 MB went into a store of 64 MiB");
-}
+use catena_tests::peer::batch;
+use catena_tests::{filler, reading};
 
 pub(crate) async fn a_full_store_refuses_producers_serves_readers_and_survives_a_restart(
     home: &mut Home,
 ) {
     let mut peer = home.peer().await;
     let topic = peer.create_topic("filler", 1, TopicConfig::default());
-    let written = fill(&mut peer, topic);
+    let written = filler::fill(&mut peer, topic);
     assert!(written > 20, "{written} batches fill the store");
     assert_eq!(home.problem(), None, "full is not unhealthy");
     let count = usize::try_from(written).expect("some");
