@@ -14,8 +14,8 @@ mod sources;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -24,9 +24,6 @@ pub use byte_size::ByteSize;
 pub use core_list::CoreChoice;
 pub use host::Host;
 pub use settings::{Args, LogFormat, Settings};
-
-use crate::limits::{CACHE_BYTES_DEFAULT_MIN, SEGMENT_BYTES_MIN, SPACE_BYTES_PER_SHARD_MIN};
-use crate::store::default_space_bytes;
 
 /// The port clients connect to, unless told otherwise.
 pub const LISTEN_PORT_DEFAULT: u16 = 9640;
@@ -45,11 +42,9 @@ pub struct Config {
     pub advertise: Option<HostPort>,
     /// The admin HTTP server; `None`: off.
     pub admin: Option<SocketAddr>,
-    /// The CPUs to use, ascending, one shard each. 1 to
+    /// The CPUs to use, ascending, one pinned shard each. 1 to
     /// [`SHARDS_MAX`](crate::limits::SHARDS_MAX).
     pub cores: Vec<usize>,
-    /// Whether each shard's thread is pinned to its core. Off for a broker inside another program.
-    pub pin_cores: bool,
     /// The largest segment a journal grows to: a power of two from 4 MiB to 256 MiB.
     pub segment_bytes: u64,
     /// The read cache, all shards together.
@@ -62,37 +57,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// A small broker for a test or inside another program: one shard that is not pinned, a free
-    /// port on the loopback address, no admin server, small segments.
-    ///
-    /// ```
-    /// use catena_broker::config::Config;
-    ///
-    /// let dir = tempfile::tempdir()?;
-    /// let config = Config { cache_bytes: 16 << 20, ..Config::for_data_dir(dir.path()) };
-    /// assert!(config.listen.ip().is_loopback());
-    /// assert_eq!(config.cores.len(), 1);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn for_data_dir(path: impl AsRef<Path>) -> Self {
-        let data_dir = path.as_ref().to_owned();
-        // A file system that does not answer fails the start, with a message, soon after.
-        let space_bytes = default_space_bytes(&data_dir).unwrap_or(SPACE_BYTES_PER_SHARD_MIN);
-        Self {
-            data_dir,
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-            advertise: None,
-            admin: None,
-            cores: Host::detect().cpus.into_iter().take(1).collect(),
-            pin_cores: false,
-            segment_bytes: SEGMENT_BYTES_MIN,
-            cache_bytes: CACHE_BYTES_DEFAULT_MIN,
-            space_bytes,
-            log_format: LogFormat::Text,
-            log_level: "info".into(),
-        }
-    }
-
     /// Decides every value from `args`, then `environment`, then the file these name, then the
     /// defaults for `host`. Only `CATENA_*` variables are looked at.
     pub fn load(
@@ -107,11 +71,6 @@ impl Config {
         };
         let settings = args.settings.or(environment.settings).or(file);
         resolve::resolve(settings, host)
-    }
-
-    /// The address clients are told, given the address that was bound.
-    pub fn advertised(&self, bound: SocketAddr) -> HostPort {
-        self.advertise.clone().unwrap_or_else(|| bound.into())
     }
 
     /// This configuration as a config file that gives it again.

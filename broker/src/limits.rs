@@ -67,6 +67,13 @@ pub const SPACE_DEFAULT_PERCENT: u64 = 85;
 /// The smallest budget per shard: active, prepared, reserved and a few sealed segments.
 pub const SPACE_BYTES_PER_SHARD_MIN: u64 = 16 * SEGMENT_BYTES_MIN;
 
+/// A broker inside another program, unless told otherwise: its cache, what its journals may take in
+/// memory or on disk, and the free buffers that each of its shards keeps.
+pub const EMBEDDED_CACHE_BYTES: u64 = 16 * MIB;
+pub const EMBEDDED_MEMORY_BYTES: u64 = 256 * MIB;
+pub const EMBEDDED_SPACE_BYTES: u64 = 4 * GIB;
+pub const EMBEDDED_FREE_BUFFER_BYTES: usize = 8 << 20;
+
 /// How often the watchdog looks, and after how long without a beat it reports a shard. Executors
 /// beat every 5 ms while they work and every 100 ms while they do not.
 pub const WATCHDOG_PERIOD: Duration = Duration::from_millis(50);
@@ -216,6 +223,9 @@ const _: () = {
     assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_MAX.is_power_of_two());
     assert!(CACHE_BYTES_PER_SHARD_MIN <= CACHE_BYTES_DEFAULT_MIN);
     assert!(CACHE_BYTES_DEFAULT_MIN <= CACHE_BYTES_DEFAULT_MAX);
+    assert!(EMBEDDED_CACHE_BYTES >= CACHE_BYTES_PER_SHARD_MIN);
+    assert!(EMBEDDED_MEMORY_BYTES >= SPACE_BYTES_PER_SHARD_MIN);
+    assert!(EMBEDDED_MEMORY_BYTES <= EMBEDDED_SPACE_BYTES);
     assert!(DRAIN_TIMEOUT.as_millis() * 2 <= STOP_TIMEOUT.as_millis());
     assert!(SPACE_DEFAULT_PERCENT < 100);
     assert!(CLEANER_RECORD_BYTES * 2 <= catena_core::limits::DSYNC_BYTES_MAX);

@@ -10,10 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, ensure};
 use catena_broker::admin::AdminServer;
 use catena_broker::config::{AdminAddress, Args, Config, CoreChoice, Host};
-use catena_broker::runtime::executor::RuntimeError;
-use catena_broker::runtime::probe::ProbeError;
-use catena_broker::server::Broker;
-use catena_broker::store::StoreError;
+use catena_broker::server::{Broker, NodeOptions, Refusal, refusal_of};
 use catena_broker::watchdog::Watchdog;
 use catena_broker::{logging, signals, startup};
 use clap::Parser;
@@ -73,10 +70,10 @@ pub(crate) fn main(variables: impl Iterator<Item = (OsString, OsString)>) -> Exi
 
 fn run(config: &Config) -> Result<()> {
     startup::check_host(config.cores.len())?;
-    let broker = Broker::start(config).map_err(|failure| explained(failure, config))?;
+    let mut broker = Broker::start(&NodeOptions::from(config))?;
     startup::describe_disk(&config.data_dir);
     let watchdog = Watchdog::start(Arc::clone(broker.status()))?;
-    let served = serve(config, &broker);
+    let served = serve(config, &mut broker);
     signals::limit_stop(Exit::StoppedAtOnce as i32);
     let stopped = broker.stop();
     // Kept until here: a shard that hangs in the stop shows in the log.
@@ -86,18 +83,8 @@ fn run(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The cause of a failed start in plain words, where the disk is the cause.
-fn explained(failure: Error, config: &Config) -> Error {
-    if exit_of(&failure) == Exit::Failed
-        && let Some(found) = startup::diagnose_disk(&config.data_dir)
-    {
-        return found.into();
-    }
-    failure
-}
-
 /// Returns on a signal; an error if the broker cannot go on.
-fn serve(config: &Config, broker: &Broker) -> Result<()> {
+fn serve(config: &Config, broker: &mut Broker) -> Result<()> {
     let start_admin = |addr| {
         AdminServer::start(addr, Arc::clone(broker.status()))
             .with_context(|| format!("cannot serve metrics and health on {addr}"))
@@ -109,14 +96,14 @@ fn serve(config: &Config, broker: &Broker) -> Result<()> {
     signals::install(ask, Exit::StoppedAtOnce as i32).context("cannot handle signals")?;
     announce(config, broker, admin.as_ref());
     while stopping.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        ensure!(!broker.has_ended(), "a shard ended by itself");
+        ensure!(broker.failure().is_none(), "a shard ended by itself");
     }
     Ok(())
 }
 
 /// Prints the line that tells people and scripts that the broker serves.
 fn announce(config: &Config, broker: &Broker, admin: Option<&AdminServer>) {
-    let listen = broker.addr();
+    let listen = broker.addr().unwrap_or(config.listen);
     let admin = AdminAddress::from(admin.map(AdminServer::addr));
     let (shards, cores) = (config.cores.len(), CoreChoice::List(config.cores.clone()));
     let data_dir = config.data_dir.display();
@@ -129,19 +116,9 @@ fn announce(config: &Config, broker: &Broker, admin: Option<&AdminServer>) {
 }
 
 fn exit_of(failure: &Error) -> Exit {
-    let is_probe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<ProbeError>()
-            || matches!(
-                cause.downcast_ref::<RuntimeError>(),
-                Some(RuntimeError::Probe(_))
-            )
-    };
-    let is_store = |cause: &(dyn std::error::Error + 'static)| cause.is::<StoreError>();
-    if failure.chain().any(is_store) {
-        Exit::DataDirectoryRefused
-    } else if failure.chain().any(is_probe) {
-        Exit::HostRefused
-    } else {
-        Exit::Failed
+    match refusal_of(failure) {
+        Some(Refusal::DataDirectory) => Exit::DataDirectoryRefused,
+        Some(Refusal::Host) => Exit::HostRefused,
+        None => Exit::Failed,
     }
 }

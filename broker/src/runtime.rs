@@ -16,6 +16,7 @@ pub mod clock;
 pub mod executor;
 pub mod file;
 pub mod net;
+pub mod portable;
 pub mod probe;
 pub mod random;
 #[cfg(feature = "simulation")]

@@ -251,7 +251,7 @@ impl Admin {
         topic: &str,
         spec: OffsetSpec,
     ) -> Result<Vec<PartitionOffset>, RequestError> {
-        let found = with_current_ids(&self.core, async || {
+        let found = with_current_ids(&self.core, || async {
             let metadata = self.core.metadata.topic(&self.core, topic).await?;
             let items = (0..metadata.partitions).map(|partition| ListOffsetsItem {
                 topic: metadata.id,
@@ -284,10 +284,16 @@ fn not_found(topic: &str, error: RequestError) -> RequestError {
 
 /// Looks names up and asks for what they stand for; does so again when a topic went meanwhile, as
 /// another one may have its name by now. Ends with [`RequestError::TopicNotFound`] if none has.
-pub(crate) async fn with_current_ids<T>(
+///
+/// The closure is not an `async` one: with that the compiler could not see that futures above this
+/// one are `Send`, and a program could not spawn them.
+pub(crate) async fn with_current_ids<T, F>(
     core: &Core,
-    look_up: impl AsyncFn() -> Result<T, RequestError>,
-) -> Result<T, RequestError> {
+    look_up: impl Fn() -> F,
+) -> Result<T, RequestError>
+where
+    F: Future<Output = Result<T, RequestError>>,
+{
     let mut attempts = Attempts::new(core.timeouts.request);
     loop {
         match look_up().await {

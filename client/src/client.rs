@@ -15,6 +15,7 @@ use crate::admin::Admin;
 use crate::connection::Endpoint;
 use crate::connection::driver::DriverTimeouts;
 use crate::connection::handshake::Identity;
+use crate::connection::stream::Dialer;
 use crate::consumer::ConsumerBuilder;
 use crate::error::{BuildError, ConfigError, ConnectionError};
 use crate::limits::CONNECTIONS_PER_NODE_DEFAULT;
@@ -188,11 +189,36 @@ impl ClientBuilder {
     pub async fn connect(self, addresses: &str) -> Result<Client, BuildError> {
         self.check()?;
         let bootstrap = parse(addresses)?;
+        self.connect_through(Dialer::Tcp, bootstrap).await
+    }
+
+    /// Connects to a broker in this process.
+    #[cfg(feature = "embedded")]
+    pub(crate) async fn connect_in_process(
+        self,
+        broker: catena_broker::server::InProcess,
+    ) -> Result<Client, BuildError> {
+        self.check()?;
+        let bootstrap = Endpoint {
+            address: "in-process".into(),
+            node: None,
+            shard: None,
+        };
+        self.connect_through(Dialer::InProcess(broker), vec![bootstrap])
+            .await
+    }
+
+    async fn connect_through(
+        self,
+        dialer: Dialer,
+        bootstrap: Vec<Endpoint>,
+    ) -> Result<Client, BuildError> {
         let timeouts = DriverTimeouts {
             request: self.request_timeout,
             idle: self.idle_timeout,
         };
         let identity = Identity {
+            dialer,
             client_name: self.client_name,
             auth: self.auth,
             cluster: self.cluster_id.map_or_else(OnceLock::new, OnceLock::from),

@@ -1,9 +1,9 @@
 //! Connections to the broker.
 //!
-//! `handshake` makes one, `driver` moves its bytes on a task of its own, and a handler gives it
-//! meaning: `control` for questions with one answer each, `producer::lane` for batches and acks,
-//! `consumer::lane` for fetch sessions. `read_buffer` and `write_queue` keep payloads from being
-//! copied.
+//! `stream` opens the bytes below one, `handshake` makes it, `driver` moves its bytes on a task of
+//! its own, and a handler gives it meaning: `control` for questions with one answer each,
+//! `producer::lane` for batches and acks, `consumer::lane` for fetch sessions. `read_buffer` and
+//! `write_queue` keep payloads from being copied.
 //!
 //! Invariant: nothing is sent on a connection before the reply to its hello, and a connection
 //! that failed is never used again: whoever needs one makes a new one.
@@ -13,6 +13,7 @@ pub(crate) mod driver;
 pub(crate) mod handshake;
 pub(crate) mod places;
 pub(crate) mod read_buffer;
+pub(crate) mod stream;
 pub(crate) mod write_queue;
 
 use std::sync::Arc;

@@ -26,17 +26,26 @@
 //! # }
 //! ```
 //!
+//! With the feature `embedded` a broker can run inside the program itself, for tests, event buses
+//! and queues without a server: see the module `embedded`.
+//!
 //! Everything runs on the tokio runtime it is built in; a current-thread runtime is enough. Each
 //! connection has one task that owns its socket.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 mod admin;
 mod backoff;
 mod client;
 mod connection;
 mod consumer;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod error;
 mod limits;
 mod locking;

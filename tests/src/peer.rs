@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use catena_protocol::batch::{BatchBuilder, BatchOptions, split};
@@ -53,7 +54,10 @@ pub struct Peer {
 impl Peer {
     /// Connects and says nothing.
     pub fn silent(addr: &str) -> Self {
-        let socket = TcpStream::connect(addr).expect("the broker listens");
+        Self::silent_over(TcpStream::connect(addr).expect("the broker listens"))
+    }
+
+    fn silent_over(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
         socket.set_write_timeout(Some(LIMIT)).expect("a timeout");
         Self {
@@ -64,15 +68,25 @@ impl Peer {
 
     /// Connects and opens with a hello.
     pub fn connect(addr: &str) -> Self {
-        let mut peer = Self::silent(addr);
+        Self::silent(addr).greeted()
+    }
+
+    /// Opens with a hello on a connected stream socket of any kind: to `TcpStream` they are alike.
+    pub fn over(socket: OwnedFd) -> Self {
+        let socket = TcpStream::from(socket);
+        socket.set_nonblocking(false).expect("an open socket");
+        Self::silent_over(socket).greeted()
+    }
+
+    fn greeted(mut self) -> Self {
         let hello = HelloRequest {
             version_min: 1,
             version_max: 1,
             client_name: "test".to_owned(),
             ..HelloRequest::default()
         };
-        peer.ask(&hello).expect("a hello is answered");
-        peer
+        self.ask(&hello).expect("a hello is answered");
+        self
     }
 
     /// As [`connect`](Self::connect), to a broker that may be gone.

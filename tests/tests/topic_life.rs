@@ -1,6 +1,6 @@
 //! Topics: made, listed, described, changed, deleted, and made again.
 
-use catena_client::{Durability, ErrorCode, Record, RequestError, TopicChange, TopicConfig};
+use catena_client::{Durability, Record, TopicChange, TopicConfig};
 use catena_tests::broker::{Broker, Settings};
 use catena_tests::reading;
 
@@ -47,69 +47,6 @@ async fn a_topic_is_listed_and_described_as_it_was_made_also_after_a_kill() {
         .map(|range| range.partition_count)
         .sum();
     assert_eq!(covered, 12, "every partition lives somewhere");
-    broker.stop();
-}
-
-#[tokio::test]
-async fn what_a_topic_may_not_be_is_refused_by_name() {
-    let mut broker = Broker::start();
-    let client = broker.client().await;
-    let admin = client.admin();
-    admin
-        .create_topic("orders", 1, TopicConfig::default())
-        .await
-        .expect("a topic");
-    let other_class = TopicConfig {
-        class: "gold".to_owned(),
-        ..TopicConfig::default()
-    };
-    for (name, partitions, config, expected) in [
-        ("orders", 1, TopicConfig::default(), ErrorCode::TopicExists),
-        ("", 1, TopicConfig::default(), ErrorCode::InvalidTopicName),
-        (
-            "a b",
-            1,
-            TopicConfig::default(),
-            ErrorCode::InvalidTopicName,
-        ),
-        ("..", 1, TopicConfig::default(), ErrorCode::InvalidTopicName),
-        (
-            "none",
-            0,
-            TopicConfig::default(),
-            ErrorCode::InvalidPartitionCount,
-        ),
-        (
-            "many",
-            u32::MAX,
-            TopicConfig::default(),
-            ErrorCode::InvalidPartitionCount,
-        ),
-        ("gold", 1, other_class, ErrorCode::InvalidConfig),
-    ] {
-        let refused = admin.create_topic(name, partitions, config).await;
-        let code = refused.expect_err(name).code();
-        assert_eq!(
-            code,
-            Some(expected),
-            "{name:?} with {partitions} partitions"
-        );
-    }
-    let fewer = TopicChange {
-        partitions: Some(0),
-        ..TopicChange::default()
-    };
-    let refused = admin
-        .alter_topic("orders", fewer)
-        .await
-        .expect_err("fewer partitions");
-    assert_eq!(refused.code(), Some(ErrorCode::InvalidPartitionCount));
-    let absent = admin.delete_topic("absent").await;
-    assert!(
-        matches!(absent, Err(RequestError::TopicNotFound { .. })),
-        "{absent:?}"
-    );
-    assert_eq!(admin.list_topics().await.expect("a list").len(), 1);
     broker.stop();
 }
 
@@ -193,6 +130,49 @@ async fn a_topic_made_again_under_the_same_name_is_another_one_and_empty() {
         if round == 2 {
             broker.kill();
             broker.start_again();
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "ids are never used twice");
+    broker.kill();
+    broker.start_again();
+    let client = broker.client().await;
+    let contents = reading::contents(&client, "orders").await;
+    for records in contents.values() {
+        let values: Vec<_> = records
+            .iter()
+            .filter_map(|record| record.value.clone())
+            .collect();
+        assert_eq!(values, ["round 3"]);
+    }
+    broker.stop();
+}
+
+#[tokio::test]
+async fn a_client_that_makes_a_topic_again_finds_it_empty() {
+    let mut broker = Broker::start();
+    let client = broker.client().await;
+    let admin = client.admin();
+    let mut ids = Vec::new();
+    for round in 0..4 {
+        let id = admin
+            .create_topic("orders", 3, TopicConfig::default())
+            .await;
+        ids.push(id.expect("a topic"));
+        let ends = reading::ends(&client, "orders").await;
+        assert!(ends.values().all(|end| *end == (0, 0)), "empty: {ends:?}");
+        let producer = client.producer().build().await.expect("a producer");
+        for partition in 0..3 {
+            let value = format!("round {round}");
+            let record = Record::to("orders").partition(partition).value(value);
+            let written = producer.send_and_wait(record).await.expect("an ack");
+            assert_eq!(written.offset, Some(0), "round {round}");
+        }
+        if round < 3 {
+            admin
+                .delete_topic("orders")
+                .await
+                .expect("the topic is deleted");
         }
     }
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();

@@ -40,7 +40,6 @@ pub(super) fn resolve(settings: Settings, host: &Host) -> Result<Config, ConfigE
         advertise: settings.advertise,
         admin: admin.into(),
         cores,
-        pin_cores: true,
         segment_bytes: segment_bytes(settings.segment_bytes)?,
         cache_bytes,
         space_bytes,

@@ -1,11 +1,14 @@
 //! Where values come from, which are refused, and in what words.
 
 use std::fs;
+use std::path::Path;
 
 use clap::{CommandFactory, Parser};
 
 use super::*;
-use crate::limits::{CACHE_BYTES_DEFAULT_MAX, SEGMENT_BYTES_MAX, SHARDS_MAX};
+use crate::limits::{
+    CACHE_BYTES_DEFAULT_MAX, CACHE_BYTES_DEFAULT_MIN, SEGMENT_BYTES_MAX, SHARDS_MAX,
+};
 
 fn host() -> Host {
     Host {
@@ -65,7 +68,6 @@ fn defaults_come_from_the_host() {
         Some("127.0.0.1:9641")
     );
     assert_eq!(config.cores, [0, 1, 2]);
-    assert!(config.pin_cores);
     assert_eq!(config.segment_bytes, SEGMENT_BYTES_MAX);
     assert_eq!(config.cache_bytes, 2 << 30);
     assert!(config.space_bytes > 0);
@@ -295,16 +297,4 @@ fn every_flag_is_in_the_operations_page() {
             "--{key} is not documented"
         );
     }
-}
-
-#[test]
-fn an_embedded_broker_is_small_local_and_not_pinned() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = Config::for_data_dir(dir.path());
-    assert_eq!(config.data_dir, dir.path());
-    assert_eq!((config.cores.len(), config.pin_cores), (1, false));
-    assert!(config.listen.ip().is_loopback() && config.listen.port() == 0);
-    assert_eq!(config.admin, None);
-    let bound = "127.0.0.1:5000".parse().expect("an address");
-    assert_eq!(config.advertised(bound).to_string(), "127.0.0.1:5000");
 }

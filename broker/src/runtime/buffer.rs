@@ -17,7 +17,7 @@ use std::ops::{Deref, DerefMut};
 
 use glommio::io::{DmaBuffer, ReadResult};
 
-pub use pool::{PoolStats, set_pool_bytes_max, stats};
+pub use pool::{FREE_BYTES_MAX, PoolStats, set_pool_bytes_max, stats};
 pub(in crate::runtime) use write::WriteLease;
 #[cfg(test)]
 pub(in crate::runtime) use write::parked_writes;
@@ -88,7 +88,6 @@ impl Buffer {
     }
 
     /// Hides what lies behind the first `len` bytes.
-    #[cfg(feature = "simulation")]
     pub(in crate::runtime) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }

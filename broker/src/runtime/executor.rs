@@ -1,4 +1,4 @@
-//! Executors: one thread, one `io_uring` reactor, five task queues and a heartbeat.
+//! Executors: one thread, one reactor, five task queues and a heartbeat.
 //!
 //! Invariants: an executor's thread is the only one that polls its tasks; its heartbeat runs for
 //! as long as its main future does; a panic in any of its tasks ends it and is reported as
@@ -24,8 +24,11 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use rustix::thread::CpuSet;
 
 pub use heartbeat::Progress;
+pub(in crate::runtime) use heartbeat::beat_slowly;
 pub use task::{Queue, Task, TaskTracker, spawn, yield_if_needed, yield_now};
 
+use super::buffer;
+use super::portable::{self, MemoryDisk};
 use super::probe::{self, ProbeError};
 
 /// After so long a loop that yields "if needed" does. The backend looks at the timer of the queues
@@ -82,9 +85,21 @@ pub enum RuntimeError {
     },
 }
 
+/// What runs an executor's tasks, and where its files are.
+#[derive(Debug, Clone, Default)]
+pub enum Backend {
+    /// glommio: `io_uring`, and the files of the operating system. What servers use.
+    #[default]
+    Glommio,
+    /// tokio: no `io_uring`, and files on this disk in memory.
+    Portable(Arc<MemoryDisk>),
+}
+
 /// What an executor is made of.
 #[derive(Debug, Clone)]
 pub struct ExecutorConfig {
+    /// What it runs on.
+    pub backend: Backend,
     /// Thread name, as it appears in logs, `top -H` and error messages.
     pub name: String,
     /// Core to pin the thread to; `None` leaves it to the scheduler.
@@ -94,6 +109,8 @@ pub struct ExecutorConfig {
     /// Bytes of memory registered with the kernel for I/O. Buffers of this runtime come from
     /// [`buffer`](super::buffer) instead, so the minimum (64 KiB) is enough.
     pub io_memory_bytes: usize,
+    /// Free buffers that it keeps for reuse, in bytes.
+    pub free_buffer_bytes_max: usize,
     /// Beat counter that a watchdog thread can read.
     pub progress: Arc<Progress>,
 }
@@ -113,10 +130,12 @@ impl ExecutorConfig {
     #[must_use]
     pub fn system(name: impl Into<String>) -> Self {
         Self {
+            backend: Backend::default(),
             name: name.into(),
             core: None,
             ring_depth: SYSTEM_RING_DEPTH,
             io_memory_bytes: 64 << 10,
+            free_buffer_bytes_max: buffer::FREE_BYTES_MAX,
             progress: Arc::default(),
         }
     }
@@ -147,16 +166,22 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = T> + 'static,
 {
-    // The backend checks for io_uring in a lazy static that panics; ask first, in plain words.
-    probe::io_uring()?;
+    if matches!(config.backend, Backend::Glommio) {
+        // It checks for io_uring in a lazy static that panics; ask first, in plain words.
+        probe::io_uring()?;
+    }
     let (ready_tx, ready_rx) = sync_channel(1);
     let name = config.name.clone();
     let thread = std::thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
-            let name = config.name.clone();
+            buffer::set_pool_bytes_max(config.free_buffer_bytes_max);
             catch_unwind(AssertUnwindSafe(|| run(&config, main, &ready_tx)))
-                .unwrap_or_else(|panic| Err(panicked(name, panic.as_ref())))
+                .unwrap_or_else(|panic| Err(Ended::Panicked(panic)))
+                .map_err(|ended| match ended {
+                    Ended::Failed(error) => error,
+                    Ended::Panicked(panic) => panicked(config.name, panic.as_ref()),
+                })
         })
         .map_err(|source| RuntimeError::Thread {
             name: name.clone(),
@@ -172,9 +197,32 @@ where
     }
 }
 
+/// Why an executor ended without a result.
+pub(in crate::runtime) enum Ended {
+    Failed(RuntimeError),
+    Panicked(Box<dyn Any + Send>),
+}
+
 /// Runs the executor on the current thread; signals `ready` once tasks can be spawned.
-fn run<T, F, Fut>(
+fn run<T, F, Fut>(config: &ExecutorConfig, main: F, ready: &SyncSender<()>) -> Result<T, Ended>
+where
+    T: 'static,
+    F: FnOnce() -> Fut + 'static,
+    Fut: Future<Output = T> + 'static,
+{
+    let host_cores = rustix::thread::sched_getaffinity(None).ok();
+    if let Some(core) = config.core {
+        pin(&config.name, core).map_err(Ended::Failed)?;
+    }
+    match &config.backend {
+        Backend::Glommio => run_ring(config, host_cores, main, ready).map_err(Ended::Failed),
+        Backend::Portable(disk) => portable::run(config, Arc::clone(disk), main, ready),
+    }
+}
+
+fn run_ring<T, F, Fut>(
     config: &ExecutorConfig,
+    host_cores: Option<CpuSet>,
     main: F,
     ready: &SyncSender<()>,
 ) -> Result<T, RuntimeError>
@@ -183,10 +231,6 @@ where
     F: FnOnce() -> Fut + 'static,
     Fut: Future<Output = T> + 'static,
 {
-    let host_cores = rustix::thread::sched_getaffinity(None).ok();
-    if let Some(core) = config.core {
-        pin(&config.name, core)?;
-    }
     let executor = ManuallyDrop::new(build(config)?);
     let progress = Arc::clone(&config.progress);
     let context = Rc::new(Context {

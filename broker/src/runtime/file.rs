@@ -22,6 +22,7 @@ pub use device::prepare_device;
 pub use zeroed::Zeroed;
 
 use super::buffer::{BUFFER_BYTES_MAX, Buffer};
+use super::portable::{self, OpenMemoryFile};
 #[cfg(feature = "simulation")]
 use super::simulated::{self, disk::SimulatedFile};
 use direct::DirectFile;
@@ -45,12 +46,13 @@ pub struct LogFile {
 }
 
 #[derive(Debug)]
-#[cfg_attr(
-    feature = "simulation",
-    expect(clippy::large_enum_variant, reason = "the small one is for tests only")
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is what servers use"
 )]
 enum Backend {
     Direct(DirectFile),
+    Memory(OpenMemoryFile),
     #[cfg(feature = "simulation")]
     Simulated(SimulatedFile),
 }
@@ -60,6 +62,9 @@ impl Backend {
         #[cfg(feature = "simulation")]
         if simulated::world().is_some() {
             return SimulatedFile::open(path).await.map(Backend::Simulated);
+        }
+        if portable::is_here() {
+            return OpenMemoryFile::open(path).map(Backend::Memory);
         }
         DirectFile::open(path, write).await.map(Backend::Direct)
     }
@@ -124,6 +129,10 @@ impl LogFile {
     pub async fn flush(&self) -> io::Result<()> {
         let flushed = match &self.backend {
             Backend::Direct(file) => file.flush().await,
+            Backend::Memory(file) => {
+                file.flush().await;
+                Ok(())
+            }
             #[cfg(feature = "simulation")]
             Backend::Simulated(file) => file.flush().await,
         };
@@ -144,6 +153,7 @@ impl LogFile {
         assert_aligned(offset, bytes);
         let read = match &self.backend {
             Backend::Direct(file) => file.read(offset, bytes).await,
+            Backend::Memory(file) => Ok(file.read(offset, bytes).await),
             #[cfg(feature = "simulation")]
             Backend::Simulated(file) => file.read(offset, bytes).await,
         };
@@ -157,6 +167,7 @@ impl LogFile {
     pub async fn close(self) -> io::Result<()> {
         let closed = match self.backend {
             Backend::Direct(file) => file.close().await,
+            Backend::Memory(_) => Ok(()),
             #[cfg(feature = "simulation")]
             Backend::Simulated(_) => Ok(()),
         };
@@ -178,6 +189,10 @@ impl LogFile {
         assert_aligned(offset, len);
         let written = match &self.backend {
             Backend::Direct(file) => file.write(buffer, len, offset, is_durable).await,
+            Backend::Memory(file) => {
+                file.write(&buffer[..len], offset).await;
+                Ok(len)
+            }
             #[cfg(feature = "simulation")]
             Backend::Simulated(file) => {
                 let written = file.write(&buffer[..len], offset, is_durable).await;

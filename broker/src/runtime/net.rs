@@ -8,6 +8,7 @@
 //! Invariant: at most one task receives from a connection and at most one waits to send on it, at
 //! any time (asserted). They may be different tasks: share the connection as `Rc<Conn>`.
 
+pub(in crate::runtime) mod calls;
 mod tcp;
 
 use std::cell::Cell;
@@ -19,6 +20,7 @@ use glommio::net::TcpListener;
 
 use super::executor::yield_if_needed;
 use super::file::io_error;
+use super::portable::{self, PortableConn, PortableListener};
 #[cfg(feature = "simulation")]
 use super::simulated::{self, SimulatedConn, SimulatedListener};
 use tcp::TcpConn;
@@ -35,6 +37,7 @@ pub struct Listener(Listening);
 
 enum Listening {
     Tcp(TcpListener),
+    Portable(PortableListener),
     #[cfg(feature = "simulation")]
     Simulated(SimulatedListener),
 }
@@ -49,6 +52,9 @@ impl Listener {
         if simulated::world().is_some() {
             return Ok(Self(Listening::Simulated(SimulatedListener::bind(address))));
         }
+        if portable::is_here() {
+            return PortableListener::bind(address).map(|bound| Self(Listening::Portable(bound)));
+        }
         let listener = TcpListener::bind(address).map_err(io_error)?;
         Ok(Self(Listening::Tcp(listener)))
     }
@@ -60,6 +66,7 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Listening::Tcp(listener) => listener.local_addr().map_err(io_error),
+            Listening::Portable(listener) => listener.local_addr(),
             #[cfg(feature = "simulation")]
             Listening::Simulated(listener) => Ok(listener.address()),
         }
@@ -75,7 +82,17 @@ impl Listener {
     /// before it was accepted is skipped.
     pub async fn accept(&self) -> io::Result<Conn> {
         match &self.0 {
-            Listening::Tcp(listener) => accept_tcp(listener).await,
+            Listening::Tcp(listener) => {
+                let accepted = skip_aborted(async || listener.accept().await.map_err(io_error));
+                let stream = accepted.await?;
+                // Fails only if the peer is already gone, which the first receive reports.
+                let _ = stream.set_nodelay(true);
+                Ok(Conn::new(Stream::Tcp(TcpConn::new(stream))))
+            }
+            Listening::Portable(listener) => {
+                let conn = skip_aborted(async || listener.accept().await).await?;
+                Ok(Conn::new(Stream::Portable(conn)))
+            }
             #[cfg(feature = "simulation")]
             Listening::Simulated(listener) => {
                 Ok(Conn::new(Stream::Simulated(listener.accept().await)))
@@ -84,16 +101,13 @@ impl Listener {
     }
 }
 
-async fn accept_tcp(listener: &TcpListener) -> io::Result<Conn> {
+/// Accepts until it is not a connection that has ended already.
+async fn skip_aborted<T>(accept: impl AsyncFn() -> io::Result<T>) -> io::Result<T> {
     loop {
-        let stream = match listener.accept().await.map_err(io_error) {
-            Ok(stream) => stream,
-            Err(error) if is_aborted(&error) => continue,
-            Err(error) => return Err(error),
-        };
-        // Fails only if the peer is already gone, which the first receive reports.
-        let _ = stream.set_nodelay(true);
-        return Ok(Conn::new(Stream::Tcp(TcpConn::new(stream))));
+        match accept().await {
+            Err(error) if is_aborted(&error) => {}
+            accepted => return accepted,
+        }
     }
 }
 
@@ -109,9 +123,16 @@ fn is_aborted(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub struct Socket(Detached);
 
+/// A connected stream socket that was made elsewhere: TCP, or one half of a socket pair.
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Detached::Socket(fd))
+    }
+}
+
 #[derive(Debug)]
 enum Detached {
-    Tcp(OwnedFd),
+    Socket(OwnedFd),
     #[cfg(feature = "simulation")]
     Simulated(u64),
 }
@@ -127,6 +148,7 @@ pub struct Conn {
 
 enum Stream {
     Tcp(TcpConn),
+    Portable(PortableConn),
     #[cfg(feature = "simulation")]
     Simulated(SimulatedConn),
 }
@@ -142,19 +164,27 @@ impl Conn {
             let conn = SimulatedConn::connect(address).await?;
             return Ok(Self::new(Stream::Simulated(conn)));
         }
-        TcpConn::connect(address)
-            .await
-            .map(|conn| Self::new(Stream::Tcp(conn)))
+        let stream = if portable::is_here() {
+            Stream::Portable(PortableConn::connect(address).await?)
+        } else {
+            Stream::Tcp(TcpConn::connect(address).await?)
+        };
+        Ok(Self::new(stream))
     }
 
     /// Adopts a connection on this executor.
-    #[must_use]
-    pub fn from_socket(socket: Socket) -> Self {
-        Self::new(match socket.0 {
-            Detached::Tcp(fd) => Stream::Tcp(TcpConn::from_fd(fd)),
+    ///
+    /// # Errors
+    /// If the executor cannot wait for it.
+    pub fn from_socket(socket: Socket) -> io::Result<Self> {
+        Ok(Self::new(match socket.0 {
+            Detached::Socket(fd) if portable::is_here() => {
+                Stream::Portable(PortableConn::from_fd(fd)?)
+            }
+            Detached::Socket(fd) => Stream::Tcp(TcpConn::from_fd(fd)),
             #[cfg(feature = "simulation")]
             Detached::Simulated(number) => Stream::Simulated(SimulatedConn::attach(number)),
-        })
+        }))
     }
 
     /// Takes the connection out, to be adopted on another executor.
@@ -166,7 +196,8 @@ impl Conn {
     /// If the process has no free descriptor.
     pub fn into_socket(self) -> io::Result<Socket> {
         Ok(Socket(match self.stream {
-            Stream::Tcp(conn) => Detached::Tcp(conn.into_fd()?),
+            Stream::Tcp(conn) => Detached::Socket(conn.into_fd()?),
+            Stream::Portable(conn) => Detached::Socket(conn.into_fd()),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => Detached::Simulated(conn.detach()),
         }))
@@ -179,6 +210,7 @@ impl Conn {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.stream {
             Stream::Tcp(conn) => conn.peer_addr(),
+            Stream::Portable(conn) => conn.peer_addr(),
             #[cfg(feature = "simulation")]
             Stream::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -191,6 +223,7 @@ impl Conn {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.stream {
             Stream::Tcp(conn) => conn.local_addr(),
+            Stream::Portable(conn) => conn.local_addr(),
             #[cfg(feature = "simulation")]
             Stream::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -203,6 +236,7 @@ impl Conn {
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(conn) => conn.set_nodelay(nodelay),
+            Stream::Portable(conn) => conn.set_nodelay(nodelay),
             #[cfg(feature = "simulation")]
             Stream::Simulated(_) => Ok(()),
         }
@@ -229,6 +263,7 @@ impl Conn {
         let _receiving = Exclusive::claim(&self.receiving, "one task receives at a time");
         match &self.stream {
             Stream::Tcp(conn) => conn.recv(buffer).await,
+            Stream::Portable(conn) => conn.recv(buffer).await,
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.recv(buffer).await,
         }
@@ -259,6 +294,7 @@ impl Conn {
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.stream {
             Stream::Tcp(conn) => conn.try_recv(buffer),
+            Stream::Portable(conn) => conn.try_recv(buffer),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.try_recv(buffer),
         }
@@ -274,6 +310,7 @@ impl Conn {
         let slices = &slices[..slices.len().min(SEND_SLICES_MAX)];
         match &self.stream {
             Stream::Tcp(conn) => conn.try_send(slices),
+            Stream::Portable(conn) => conn.try_send(slices),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.try_send(slices),
         }
@@ -297,6 +334,7 @@ impl Conn {
         let _sending = Exclusive::claim(&self.sending, "one task waits to send at a time");
         match &self.stream {
             Stream::Tcp(conn) => conn.writable(first).await,
+            Stream::Portable(conn) => conn.writable(first).await,
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.writable(first).await,
         }
@@ -332,12 +370,14 @@ impl Conn {
     }
 
     fn shutdown_how(&self, how: Shutdown) {
+        let directions = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
         match &self.stream {
-            Stream::Tcp(conn) => conn.shutdown(match how {
-                Shutdown::Read => rustix::net::Shutdown::Read,
-                Shutdown::Write => rustix::net::Shutdown::Write,
-                Shutdown::Both => rustix::net::Shutdown::Both,
-            }),
+            Stream::Tcp(conn) => conn.shutdown(directions),
+            Stream::Portable(conn) => conn.shutdown(directions),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => {
                 conn.shutdown(how != Shutdown::Write, how != Shutdown::Read);
@@ -359,6 +399,7 @@ impl std::fmt::Debug for Conn {
         let mut debug = f.debug_struct("Conn");
         match &self.stream {
             Stream::Tcp(conn) => debug.field("fd", &conn.raw_fd()),
+            Stream::Portable(conn) => debug.field("fd", &conn.raw_fd()),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => debug.field("number", &conn.number()),
         };

@@ -34,31 +34,34 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Accepts until the shard stops.
 pub async fn accept_loop(shard: Rc<Shard>, listener: Listener) {
     loop {
-        let accepted = {
+        let next = {
             let accept = std::pin::pin!(listener.accept());
             let stopped = std::pin::pin!(shard.stopped());
             match select(accept, stopped).await {
-                Either::Left((accepted, _)) => accepted,
+                Either::Left((next, _)) => next,
                 Either::Right(((), _)) => return,
             }
         };
-        match accepted {
-            Ok(conn) if shard.connection_count() >= CONNECTIONS_PER_SHARD_MAX => {
-                shard.metrics.connections_refused.add(1);
-                drop(conn);
-            }
-            Ok(conn) => {
-                shard.metrics.connections_accepted.add(1);
-                shard
-                    .tasks
-                    .spawn(Queue::Network, greet(Rc::clone(&shard), conn));
-            }
+        match next {
+            Ok(conn) => accepted(&shard, conn),
             Err(error) => {
                 warn!(%error, "cannot accept connections");
                 clock::sleep(ACCEPT_RETRY).await;
             }
         }
     }
+}
+
+/// Greets a new connection, if the shard may have one more.
+pub fn accepted(shard: &Rc<Shard>, conn: Conn) {
+    if shard.connection_count() >= CONNECTIONS_PER_SHARD_MAX {
+        shard.metrics.connections_refused.add(1);
+        return;
+    }
+    shard.metrics.connections_accepted.add(1);
+    shard
+        .tasks
+        .spawn(Queue::Network, greet(Rc::clone(shard), conn));
 }
 
 /// Reads the `Hello` and serves the connection, here or on the shard it names.

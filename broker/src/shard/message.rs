@@ -10,6 +10,11 @@ use crate::runtime::net::Socket;
 
 /// To a shard.
 pub enum ShardMessage {
+    /// A connection that was made inside the process; its `Hello` is still to come.
+    Accept {
+        /// The broker's end of it.
+        socket: Socket,
+    },
     /// A client asked for this shard; its `Hello` is still to be answered.
     Adopt {
         /// The socket. Nothing behind the `Hello` has been read from it.

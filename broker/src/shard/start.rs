@@ -40,7 +40,7 @@ use crate::runtime::channel::{Notify, Receiver, Sender};
 use crate::runtime::clock;
 use crate::runtime::executor::{self, Progress, Queue, Task, TaskTracker};
 use crate::runtime::file::{self, FileAgent, LogFile};
-use crate::runtime::net::{Conn, Listener};
+use crate::runtime::net::{Conn, Listener, Socket};
 
 /// What a shard is told when its thread starts.
 pub struct ShardBoot {
@@ -52,8 +52,8 @@ pub struct ShardBoot {
     pub journals: PathBuf,
     /// Checkpoints and metadata.
     pub plan: Arc<BootPlan>,
-    /// Where to listen.
-    pub listen: SocketAddr,
+    /// Where to listen; `None` for a broker that is reached from its own process only.
+    pub listen: Option<SocketAddr>,
     /// Segment sizes, in bytes.
     pub segment_bytes: (u32, u32),
     /// Bytes of segments that this shard may keep.
@@ -98,15 +98,16 @@ pub async fn run(boot: ShardBoot) -> Result<()> {
         Some(ShardMessage::Serve) => {}
         _ => return Ok(()),
     }
-    let listener = Listener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    let bind = |at| Listener::bind(at).with_context(|| format!("cannot listen on {at}"));
+    let listener = listen.map(bind).transpose()?;
     let maintenance = executor::spawn(
         Queue::Background,
         maintenance::run(Rc::clone(&shard), taken, old_segments),
     );
-    shard.tasks.spawn(
-        Queue::Network,
-        listener::accept_loop(Rc::clone(&shard), listener),
-    );
+    if let Some(listener) = listener {
+        let accept = listener::accept_loop(Rc::clone(&shard), listener);
+        shard.tasks.spawn(Queue::Network, accept);
+    }
     tell(&ready, id).await?;
     serve_messages(&shard, messages).await;
     stop(&shard, committer, maintenance).await
@@ -394,11 +395,16 @@ async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
                 hello,
                 correlation,
             } => {
+                let Some(conn) = adopt(socket) else { continue };
                 let shard_in_task = Rc::clone(shard);
                 shard.tasks.spawn(Queue::Network, async move {
-                    let conn = Conn::from_socket(socket);
                     listener::welcome(&shard_in_task, conn, hello, correlation).await;
                 });
+            }
+            ShardMessage::Accept { socket } => {
+                if let Some(conn) = adopt(socket) {
+                    listener::accepted(shard, conn);
+                }
             }
             ShardMessage::Apply { command, applied } => {
                 shard.apply_command(&command);
@@ -411,6 +417,14 @@ async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
             ShardMessage::Stop => return,
         }
     }
+}
+
+/// A connection from elsewhere; none, and its client sees it closed, if there is no room for it.
+fn adopt(socket: Socket) -> Option<Conn> {
+    let adopted = Conn::from_socket(socket);
+    adopted
+        .inspect_err(|error| warn!(%error, "cannot take a connection over"))
+        .ok()
 }
 
 /// Commits what was admitted, answers it, and ends everything.

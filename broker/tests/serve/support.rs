@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catena_broker::config::Config;
 use catena_broker::metrics::ShardMetrics;
-use catena_broker::server::Broker;
+use catena_broker::server::{Broker, NodeOptions, Storage};
 use catena_protocol::batch::{BatchBuilder, BatchOptions, split};
 use catena_protocol::frame::{Api, FramePrefix, PREFIX_BYTES};
 use catena_protocol::ids::{
@@ -66,13 +65,11 @@ impl TestBroker {
 }
 
 fn start_in(dir: &TempDir, shards: usize) -> Broker {
-    let mut config = Config::for_data_dir(dir.path());
-    config.listen = "127.0.0.1:0".parse().expect("an address");
-    config.cores = vec![0; shards];
-    config.pin_cores = false;
-    config.space_bytes = 4 << 30;
-    config.cache_bytes = 64 << 20;
-    Broker::start(&config).expect("the broker starts")
+    let options = NodeOptions {
+        cores: vec![None; shards],
+        ..NodeOptions::embedded(Storage::Directory(dir.path().to_owned()))
+    };
+    Broker::start(&options).expect("the broker starts")
 }
 
 /// A batch of equal records.
@@ -101,7 +98,8 @@ impl Peer {
     }
 
     pub(crate) fn connect_to(broker: &TestBroker, shard: Option<ShardId>) -> Peer {
-        let socket = TcpStream::connect(broker.broker.addr()).expect("a connection");
+        let addr = broker.broker.addr().expect("it listens");
+        let socket = TcpStream::connect(addr).expect("a connection");
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .expect("a timeout");

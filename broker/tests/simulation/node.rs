@@ -239,7 +239,7 @@ impl Starting<'_> {
             node: Arc::clone(&self.node),
             journals: PathBuf::from(JOURNALS),
             plan: Arc::clone(&self.plan),
-            listen: ADDRESS,
+            listen: Some(ADDRESS),
             segment_bytes: (segment_bytes, segment_bytes),
             space_bytes: self.options.space_bytes,
             cache_bytes: self.options.cache_bytes,

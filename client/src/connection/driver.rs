@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::handshake::Established;
 use super::read_buffer::{Frame, ReadBuffer};
+use super::stream::Stream;
 use super::write_queue::WriteQueue;
 use crate::error::ConnectionError;
 use crate::limits::{READ_TURN_BYTES_MAX, WRITE_QUEUE_BYTES_MAX, WRITE_SLICES_MAX};
@@ -70,7 +70,7 @@ pub(crate) enum Stop {
 /// One connection at work.
 #[derive(Debug)]
 pub(crate) struct Driver<H> {
-    stream: TcpStream,
+    stream: Stream,
     address: Arc<str>,
     read: ReadBuffer,
     write: WriteQueue,

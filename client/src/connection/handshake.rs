@@ -1,4 +1,4 @@
-//! Makes a connection: TCP, then the hello and its reply.
+//! Makes a connection: a byte stream, then the hello and its reply.
 //!
 //! Invariant: a connection that leaves here speaks a version both sides know and leads to the
 //! cluster (and node) that was asked for. Runs on the caller's task; dropping the future closes
@@ -11,15 +11,16 @@ use catena_protocol::frame::{Api, PROTOCOL_VERSION};
 use catena_protocol::ids::CorrelationId;
 use catena_protocol::messages::{ErrorResponse, HelloRequest, HelloResponse, Purpose};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Endpoint;
 use super::read_buffer::{Frame, ReadBuffer};
+use super::stream::{Dialer, Stream};
 use crate::error::ConnectionError;
 
-/// What every hello of a client says.
+/// How a client reaches its cluster, and what every hello says.
 #[derive(Debug)]
 pub(crate) struct Identity {
+    pub(crate) dialer: Dialer,
     pub(crate) client_name: String,
     pub(crate) auth: Vec<u8>,
     /// The cluster asked for, or the first one met.
@@ -30,7 +31,7 @@ pub(crate) struct Identity {
 /// A connection ready for use.
 #[derive(Debug)]
 pub(crate) struct Established {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) address: Arc<str>,
     pub(crate) read: ReadBuffer,
     pub(crate) hello: HelloResponse,
@@ -57,8 +58,7 @@ async fn greet(endpoint: &Endpoint, identity: &Identity) -> Result<Established, 
         address: address.clone(),
         source: Arc::new(error),
     };
-    let mut stream = TcpStream::connect(&**address).await.map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
+    let mut stream = identity.dialer.dial(address).await.map_err(failed)?;
     let mut out = Vec::with_capacity(512);
     let request = HelloRequest {
         purpose: Purpose::Client,

@@ -139,15 +139,17 @@ impl ConsumerBuilder {
     /// Outside a tokio runtime.
     pub async fn build(self) -> Result<Consumer, BuildError> {
         self.check()?;
-        let looked_up = with_current_ids(&self.core, async || {
-            let generation = self.core.metadata.generation();
-            let assigned = self.assign().await?;
-            let positions = self.positions(&assigned, generation).await?;
-            Ok((assigned, positions))
-        });
-        let (assigned, positions) = looked_up.await?;
+        let (assigned, positions) = with_current_ids(&self.core, || self.look_up()).await?;
         let shared = Shared::new(self.core, self.config, assigned, &positions);
         Ok(Consumer::start(Arc::new(shared), positions))
+    }
+
+    /// The partitions and where each begins.
+    async fn look_up(&self) -> Result<(Vec<Assigned>, Vec<u64>), RequestError> {
+        let generation = self.core.metadata.generation();
+        let assigned = self.assign().await?;
+        let positions = self.positions(&assigned, generation).await?;
+        Ok((assigned, positions))
     }
 
     async fn assign(&self) -> Result<Vec<Assigned>, RequestError> {

@@ -14,7 +14,7 @@ use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN};
 const CLASSES: usize = (BUFFER_BYTES_MAX / BUFFER_BYTES_MIN).ilog2() as usize + 1;
 
 /// Free memory one executor keeps unless told otherwise.
-const FREE_BYTES_MAX: usize = 64 << 20;
+pub const FREE_BYTES_MAX: usize = 64 << 20;
 
 /// What the pool of the current thread has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

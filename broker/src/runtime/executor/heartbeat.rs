@@ -21,7 +21,7 @@ use glommio::timer::Timer;
 use tracing::warn;
 
 use super::ios_in_flight;
-use super::thread_times::ThreadClock;
+use super::thread_times::{ThreadClock, ThreadTimes};
 use crate::runtime::clock;
 
 const BUSY_BEAT: Duration = Duration::from_millis(5);
@@ -74,18 +74,54 @@ impl Progress {
 
 /// Beats until dropped.
 pub(super) async fn beat(progress: Arc<Progress>) {
-    let thread = ThreadClock::open();
-    let mut times = thread.read();
+    let mut pulse = Pulse::new(progress);
     let mut pause = BUSY_BEAT;
     loop {
         let backstops = backstops(pause);
+        pulse.beat_after(pause).await;
+        // One of the runs is this task's own, of the last beat.
+        let busy = tasks_run_since_last_asked() > 1 || ios_in_flight() > 0;
+        pause = if busy { BUSY_BEAT } else { IDLE_BEAT };
+        drop(backstops);
+    }
+}
+
+/// Beats until dropped, on a backend that keeps moving by itself.
+pub(in crate::runtime) async fn beat_slowly(progress: Arc<Progress>) {
+    let mut pulse = Pulse::new(progress);
+    loop {
+        pulse.beat_after(IDLE_BEAT).await;
+    }
+}
+
+/// Counts the beats of a thread and says why one came late.
+struct Pulse {
+    progress: Arc<Progress>,
+    thread: ThreadClock,
+    times: Option<ThreadTimes>,
+}
+
+impl Pulse {
+    fn new(progress: Arc<Progress>) -> Pulse {
+        let thread = ThreadClock::open();
+        Pulse {
+            progress,
+            times: thread.read(),
+            thread,
+        }
+    }
+
+    async fn beat_after(&mut self, pause: Duration) {
         let due_us = clock::now_us() + u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
         clock::sleep(pause).await;
         let late_us = clock::now_us().saturating_sub(due_us);
-        progress.beat(late_us);
-        let times_before = std::mem::replace(&mut times, thread.read());
+        self.progress.beat(late_us);
+        let times_before = std::mem::replace(&mut self.times, self.thread.read());
         if late_us > LATE_US {
-            let spent = times.zip(times_before).map(|(now, then)| now.since(then));
+            let spent = self
+                .times
+                .zip(times_before)
+                .map(|(now, then)| now.since(then));
             warn!(
                 thread = std::thread::current().name(),
                 late_ms = late_us / 1_000,
@@ -94,10 +130,6 @@ pub(super) async fn beat(progress: Arc<Progress>) {
                 "an executor stood still; running: a task held it, waiting: it had no core"
             );
         }
-        // One of the runs is this task's own, of the last beat.
-        let busy = tasks_run_since_last_asked() > 1 || ios_in_flight() > 0;
-        pause = if busy { BUSY_BEAT } else { IDLE_BEAT };
-        drop(backstops);
     }
 }
 

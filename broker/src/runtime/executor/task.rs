@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::{Context as Executor, current};
 use crate::runtime::channel::Notify;
 use crate::runtime::clock;
+use crate::runtime::portable::{self, PortableTask};
 #[cfg(feature = "simulation")]
 use crate::runtime::simulated;
 
@@ -25,7 +26,7 @@ const HELD_LONG_US: u64 = 10_000;
 /// and one for operators.
 const HELD_TOO_LONG_US: u64 = 100_000;
 
-/// A task queue: how soon and how often its tasks run.
+/// A task queue: how soon and how often its tasks run. All are one on the portable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
     /// Connections and replication: answered within 1 ms.
@@ -84,6 +85,9 @@ where
     #[cfg(feature = "simulation")]
     if let Some(world) = simulated::world() {
         return Task(Handle::Simulated(world.spawn(future)));
+    }
+    if let Some(portable) = portable::here() {
+        return Task(Handle::Portable(portable.spawn(watched(future))));
     }
     let context = current();
     let handle = context
@@ -150,6 +154,7 @@ pub struct Task<T>(Handle<T>);
 #[derive(Debug)]
 enum Handle<T> {
     Glommio(glommio::Task<T>),
+    Portable(PortableTask<T>),
     #[cfg(feature = "simulation")]
     Simulated(simulated::JoinHandle<T>),
 }
@@ -159,6 +164,7 @@ impl<T> Task<T> {
     pub fn detach(self) {
         match self.0 {
             Handle::Glommio(task) => drop(task.detach()),
+            Handle::Portable(task) => task.detach(),
             #[cfg(feature = "simulation")]
             Handle::Simulated(task) => task.detach(),
         }
@@ -168,6 +174,7 @@ impl<T> Task<T> {
     pub async fn cancel(self) -> Option<T> {
         match self.0 {
             Handle::Glommio(task) => task.cancel().await,
+            Handle::Portable(task) => task.cancel().await,
             #[cfg(feature = "simulation")]
             Handle::Simulated(task) => task.cancel(),
         }
@@ -180,6 +187,7 @@ impl<T> Future for Task<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match &mut self.0 {
             Handle::Glommio(task) => Pin::new(task).poll(cx),
+            Handle::Portable(task) => Pin::new(task).poll(cx),
             #[cfg(feature = "simulation")]
             Handle::Simulated(task) => Pin::new(task).poll(cx),
         }
@@ -257,6 +265,9 @@ pub async fn yield_if_needed() {
     if let Some(world) = simulated::world() {
         return world.yield_sometimes().await;
     }
+    if portable::is_here() {
+        return portable::yield_if_needed().await;
+    }
     glommio::yield_if_needed().await;
 }
 
@@ -266,6 +277,9 @@ pub async fn yield_now() {
     #[cfg(feature = "simulation")]
     if simulated::world().is_some() {
         return simulated::yield_now().await;
+    }
+    if portable::is_here() {
+        return portable::yield_now().await;
     }
     glommio::executor().yield_now().await;
 }

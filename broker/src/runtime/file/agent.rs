@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use super::in_context;
 use super::zeroed::{self, Zeroed};
 use crate::runtime::executor::host_cores;
+use crate::runtime::portable::{self, MemoryDisk};
 #[cfg(feature = "simulation")]
 use crate::runtime::simulated::disk::SimulatedAgent;
 
@@ -52,6 +54,8 @@ pub struct FileAgent(Helper);
 #[derive(Debug, Clone)]
 enum Helper {
     Threads(Threads),
+    /// Nothing on this disk blocks.
+    Memory(Arc<MemoryDisk>),
     #[cfg(feature = "simulation")]
     Simulated(SimulatedAgent),
 }
@@ -72,6 +76,9 @@ impl FileAgent {
         #[cfg(feature = "simulation")]
         if crate::runtime::simulated::world().is_some() {
             return Ok(Self(Helper::Simulated(SimulatedAgent)));
+        }
+        if let Some(portable) = portable::here() {
+            return Ok(Self(Helper::Memory(Arc::clone(portable.disk()))));
         }
         let owner = thread::current().name().unwrap_or("agent").to_owned();
         Ok(Self(Helper::Threads(Threads {
@@ -106,6 +113,10 @@ impl FileAgent {
                 })
                 .await
             }
+            Helper::Memory(disk) => {
+                disk.create(&path, bytes).map_err(within("create", &path))?;
+                Ok(Zeroed::Written)
+            }
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent
                 .create_zeroed(&path, bytes)
@@ -129,6 +140,7 @@ impl FileAgent {
                 })
                 .await
             }
+            Helper::Memory(disk) => disk.create(&path, bytes).map_err(within("create", &path)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.create_zeroed(&path, bytes).await,
         }
@@ -147,6 +159,7 @@ impl FileAgent {
             Helper::Threads(threads) => {
                 run(&threads.quick, move || write_atomic(&path, &bytes)).await
             }
+            Helper::Memory(disk) => disk.replace(&path, &bytes).map_err(within("write", &path)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.write_atomic(&path, &bytes).await,
         }
@@ -169,6 +182,7 @@ impl FileAgent {
                 })
                 .await
             }
+            Helper::Memory(disk) => disk.rename(&from, &to).map_err(within("rename", &from)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.rename(&from, &to).await,
         }
@@ -188,6 +202,7 @@ impl FileAgent {
                 })
                 .await
             }
+            Helper::Memory(disk) => disk.remove(&path).map_err(within("remove", &path)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.remove(&path).await,
         }
@@ -201,6 +216,9 @@ impl FileAgent {
         let path = path.as_ref().to_owned();
         match &self.0 {
             Helper::Threads(threads) => run(&threads.quick, move || create_dir(&path)).await,
+            Helper::Memory(disk) => disk
+                .create_dir(&path)
+                .map_err(within("create directory", &path)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.create_dir(&path).await,
         }
@@ -214,6 +232,7 @@ impl FileAgent {
         let path = path.as_ref().to_owned();
         match &self.0 {
             Helper::Threads(threads) => run(&threads.quick, move || sync_dir(&path)).await,
+            Helper::Memory(_) => Ok(()),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.sync_dir(&path).await,
         }
@@ -232,6 +251,7 @@ impl FileAgent {
                 })
                 .await
             }
+            Helper::Memory(disk) => disk.read(&path).map_err(within("read", &path)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.read(&path).await,
         }
@@ -250,6 +270,7 @@ impl FileAgent {
                 })
                 .await
             }
+            Helper::Memory(disk) => disk.list(&path).map_err(within("list", &path)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.list(&path).await,
         }
@@ -265,6 +286,7 @@ impl FileAgent {
     ) -> io::Result<T> {
         match &self.0 {
             Helper::Threads(threads) => run(&threads.quick, work).await,
+            Helper::Memory(_) => work(),
             #[cfg(feature = "simulation")]
             Helper::Simulated(_) => work(),
         }

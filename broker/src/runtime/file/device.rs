@@ -22,6 +22,9 @@ pub async fn prepare_device(directory: impl AsRef<Path>) -> io::Result<()> {
     if crate::runtime::simulated::world().is_some() {
         return Ok(());
     }
+    if crate::runtime::portable::is_here() {
+        return Ok(());
+    }
     let path = directory
         .as_ref()
         .join(format!(".self-test-{:016x}", random::u64()));

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
+use super::calls;
 use crate::runtime::file::io_error;
 
 /// A connected socket of this executor.
@@ -63,32 +64,11 @@ impl TcpConn {
     }
 
     pub(super) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let fd = self.raw_fd();
-        retry_interrupted(|| {
-            // SAFETY: the pointer and length describe `buffer`, borrowed for the whole call.
-            unsafe {
-                libc::recv(
-                    fd,
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    libc::MSG_DONTWAIT,
-                )
-            }
-        })
+        calls::recv(self.fd(), buffer)
     }
 
     pub(super) fn try_send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let fd = self.raw_fd();
-        // SAFETY: all zero bytes are a valid `msghdr` (null pointers, no name, no control data).
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        // `IoSlice` is guaranteed to have the layout of `iovec`, and sending only reads it.
-        message.msg_iov = slices.as_ptr().cast::<libc::iovec>().cast_mut();
-        message.msg_iovlen = slices.len();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        retry_interrupted(|| {
-            // SAFETY: `message` points at `slices`, whose memory is borrowed for the whole call.
-            unsafe { libc::sendmsg(fd, &raw const message, flags) }
-        })
+        calls::send(self.fd(), slices)
     }
 
     pub(super) async fn writable(&self, first: &[u8]) -> io::Result<usize> {
@@ -113,18 +93,5 @@ impl TcpConn {
     fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the stream owns the descriptor and lives as long as the borrow of `self`.
         unsafe { BorrowedFd::borrow_raw(self.raw_fd()) }
-    }
-}
-
-/// Repeats a system call that a signal interrupted.
-fn retry_interrupted(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
-    loop {
-        if let Ok(count) = usize::try_from(call()) {
-            return Ok(count);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
     }
 }

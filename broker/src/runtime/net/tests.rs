@@ -149,7 +149,7 @@ fn a_handed_over_connection_loses_no_byte() {
     });
     let owner = start(ExecutorConfig::system("owner"), move || async move {
         while let Some(fd) = adopted.recv().await {
-            let conn = Conn::from_socket(fd);
+            let conn = Conn::from_socket(fd).expect("it can be waited for");
             let mut rest = vec![0; TOTAL - HELLO];
             assert!(conn.recv_exact(&mut rest).await.expect("the client sends"));
             check(&rest, HELLO);

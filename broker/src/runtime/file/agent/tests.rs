@@ -25,6 +25,7 @@ where
 fn slow_thread(agent: &FileAgent) -> &flume::Sender<Job> {
     match &agent.0 {
         Helper::Threads(threads) => &threads.slow,
+        Helper::Memory(_) => unreachable!("the tests run on threads"),
         #[cfg(feature = "simulation")]
         Helper::Simulated(_) => unreachable!("the tests run on threads"),
     }

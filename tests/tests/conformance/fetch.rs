@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use catena_client::{Durability, TopicConfig};
 use catena_protocol::ids::{CorrelationId, SessionId, TopicId};
 use catena_protocol::messages::{FetchRequest, FetchView};
-use catena_tests::broker::Broker;
+use catena_tests::home::Home;
 use catena_tests::peer::{Peer, batch, interest, values_of};
 
 /// Far above what a busy machine needs, far below any wait that was asked for.
 const PROMPT: Duration = Duration::from_secs(5);
 const LONG_MS: u32 = 30_000;
 
-fn topic(broker: &Broker) -> (Peer, TopicId) {
-    let mut peer = Peer::connect(broker.addr());
+async fn topic(home: &Home) -> (Peer, TopicId) {
+    let mut peer = home.peer().await;
     let topic = peer.create_topic("orders", 1, TopicConfig::default());
     (peer, topic)
 }
@@ -48,11 +48,9 @@ fn receive(peer: &mut Peer, correlation: CorrelationId, from: u64) -> Vec<Vec<u8
     values
 }
 
-#[test]
-fn a_waiting_fetch_is_answered_when_data_comes() {
-    let mut broker = Broker::start();
-    let (mut producer, topic) = topic(&broker);
-    let mut reader = Peer::connect(broker.addr());
+pub(crate) async fn a_waiting_fetch_is_answered_when_data_comes(home: &mut Home) {
+    let (mut producer, topic) = topic(home).await;
+    let mut reader = home.peer().await;
     let began = Instant::now();
     let mut next = waiting(topic, LONG_MS, 1);
     for round in 0..10_u64 {
@@ -63,13 +61,10 @@ fn a_waiting_fetch_is_answered_when_data_comes() {
         assert_eq!(receive(&mut reader, correlation, round), [value.as_bytes()]);
     }
     assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
-    broker.stop();
 }
 
-#[test]
-fn a_fetch_that_finds_nothing_is_answered_empty_at_its_time() {
-    let mut broker = Broker::start();
-    let (mut peer, topic) = topic(&broker);
+pub(crate) async fn a_fetch_that_finds_nothing_is_answered_empty_at_its_time(home: &mut Home) {
+    let (mut peer, topic) = topic(home).await;
     let began = Instant::now();
     let correlation = send(&mut peer, &waiting(topic, 500, 1));
     assert!(receive(&mut peer, correlation, 0).is_empty());
@@ -84,14 +79,11 @@ fn a_fetch_that_finds_nothing_is_answered_empty_at_its_time() {
     let correlation = send(&mut peer, &waiting(topic, 0, 1));
     assert!(receive(&mut peer, correlation, 0).is_empty());
     assert!(began.elapsed() < PROMPT, "0 does not wait");
-    broker.stop();
 }
 
-#[test]
-fn a_fetch_waits_for_its_least_bytes_and_takes_less_at_its_time() {
-    let mut broker = Broker::start();
-    let (mut producer, topic) = topic(&broker);
-    let mut reader = Peer::connect(broker.addr());
+pub(crate) async fn a_fetch_waits_for_its_least_bytes_and_takes_less_at_its_time(home: &mut Home) {
+    let (mut producer, topic) = topic(home).await;
+    let mut reader = home.peer().await;
     let began = Instant::now();
     let correlation = send(&mut reader, &waiting(topic, 1_000, 100_000));
     producer.produce(topic, Durability::Durable, &batch(&[b"few bytes"]));
@@ -111,17 +103,13 @@ fn a_fetch_waits_for_its_least_bytes_and_takes_less_at_its_time() {
     producer.produce(topic, Durability::Durable, &batch(&[&value]));
     assert_eq!(receive(&mut reader, correlation, 1), [&value[..], &value]);
     assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
-    broker.stop();
 }
 
-#[test]
-fn a_waiting_fetch_delays_no_other_request_of_its_connection() {
-    let mut broker = Broker::start();
-    let (mut peer, topic) = topic(&broker);
+pub(crate) async fn a_waiting_fetch_delays_no_other_request_of_its_connection(home: &mut Home) {
+    let (mut peer, topic) = topic(home).await;
     send(&mut peer, &waiting(topic, LONG_MS, 1 << 20));
     let began = Instant::now();
     let ack = peer.produce(topic, Durability::Durable, &batch(&[b"a"]));
     assert!(ack.error.is_success());
     assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
-    broker.stop();
 }

@@ -1,0 +1,65 @@
+//! What a node stands on: an identity, a place for its journals, and the backend that reaches it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use catena_protocol::ids::NodeId;
+use uuid::Uuid;
+
+use super::Storage;
+use crate::runtime::executor::Backend;
+use crate::runtime::portable::MemoryDisk;
+use crate::store::Store;
+
+/// Where the journals are on a disk in memory.
+const MEMORY_JOURNALS: &str = "/journals";
+
+/// An open storage. Dropping it lets others open it.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) store_uuid: [u8; 16],
+    pub(super) cluster_id: [u8; 16],
+    pub(super) node: NodeId,
+    pub(super) journals: PathBuf,
+    pub(super) backend: Backend,
+    _store: Option<Store>,
+}
+
+impl Home {
+    /// Opens a storage that nobody else has open.
+    pub(super) fn open(storage: &Storage) -> Result<Home> {
+        match storage {
+            Storage::Memory => Ok(Home::in_memory()),
+            Storage::Directory(dir) => Home::in_directory(dir),
+        }
+    }
+
+    fn in_memory() -> Home {
+        Home {
+            store_uuid: Uuid::new_v4().into_bytes(),
+            cluster_id: Uuid::new_v4().into_bytes(),
+            node: NodeId::new(1),
+            journals: PathBuf::from(MEMORY_JOURNALS),
+            backend: Backend::Portable(Arc::new(MemoryDisk::default())),
+            _store: None,
+        }
+    }
+
+    fn in_directory(dir: &Path) -> Result<Home> {
+        let store = Store::open(dir)?;
+        let journals = store.dir.join("journals");
+        // Flushed in any case: whoever made it may have been killed before its flush.
+        std::fs::create_dir_all(&journals)
+            .and_then(|()| std::fs::File::open(&store.dir)?.sync_all())
+            .with_context(|| format!("cannot make {}", journals.display()))?;
+        Ok(Home {
+            store_uuid: store.uuid,
+            cluster_id: store.cluster_id,
+            node: store.node,
+            journals,
+            backend: Backend::Glommio,
+            _store: Some(store),
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! Brokers in memory and on disk start, report what ends by itself, stop, and leave nothing behind.
+
+use std::fs;
+
+use super::*;
+
+fn in_directory(dir: &tempfile::TempDir) -> NodeOptions {
+    NodeOptions::embedded(Storage::Directory(dir.path().to_owned()))
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR").to_owned() + "/../target")
+        .expect("a directory on a disk")
+}
+
+#[test]
+fn brokers_in_memory_run_side_by_side_and_stop() {
+    let options = NodeOptions {
+        cores: vec![None; 2],
+        ..NodeOptions::embedded(Storage::Memory)
+    };
+    let one = Broker::start(&options).expect("a broker starts");
+    let two = Broker::start(&options).expect("another starts");
+    assert_ne!(one.addr(), two.addr());
+    assert_eq!(one.shard_count(), 2);
+    assert_eq!(one.status().phase(), Phase::Ready);
+    one.stop().expect("a clean stop");
+    two.stop().expect("a clean stop");
+}
+
+#[test]
+fn a_broker_that_listens_nowhere_has_no_address() {
+    let options = NodeOptions {
+        listen: None,
+        ..NodeOptions::embedded(Storage::Memory)
+    };
+    let broker = Broker::start(&options).expect("a broker starts");
+    assert_eq!(broker.addr(), None);
+    broker.stop().expect("a clean stop");
+}
+
+#[test]
+fn a_shard_that_ends_by_itself_is_a_failure_that_can_be_asked_for() {
+    let options = NodeOptions::embedded(Storage::Memory);
+    let mut broker = Broker::start(&options).expect("a broker starts");
+    assert!(broker.failure().is_none());
+    let told = broker.shards[0].send_blocking(ShardMessage::Stop);
+    assert!(told.is_ok(), "the shard runs");
+    crate::runtime::testing::wait_until("it has ended", || broker.threads[0].1.is_finished());
+    for _ in 0..2 {
+        let failure = broker.failure().expect("a shard is missing");
+        assert_eq!(failure.to_string(), "catena-0 ended by itself");
+    }
+    let stopped = broker.stop().expect_err("it was not whole");
+    assert_eq!(stopped.to_string(), "catena-0 ended by itself");
+}
+
+#[test]
+fn a_directory_is_free_again_once_its_broker_is_dropped() {
+    let dir = directory();
+    for _ in 0..2 {
+        drop(Broker::start(&in_directory(&dir)).expect("the directory is free"));
+    }
+}
+
+#[test]
+fn a_start_that_failed_leaves_the_directory_to_the_next() {
+    let dir = directory();
+    drop(Broker::start(&in_directory(&dir)).expect("a new directory"));
+    let journal = dir.path().join("journals/000");
+    let aside = dir.path().join("aside");
+    fs::rename(&journal, &aside).expect("renamed");
+    fs::write(&journal, b"not a directory").expect("written");
+    assert!(Broker::start(&in_directory(&dir)).is_err());
+    fs::remove_file(&journal).expect("removed");
+    fs::rename(&aside, &journal).expect("renamed");
+    let broker = Broker::start(&in_directory(&dir)).expect("as it was");
+    broker.stop().expect("a clean stop");
+}
