@@ -88,8 +88,7 @@ impl Buffer {
     }
 
     /// Hides what lies behind the first `len` bytes.
-    #[cfg(feature = "simulation")]
-    pub(in crate::runtime) fn truncate(&mut self, len: usize) {
+    pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
