@@ -174,6 +174,7 @@ async fn build(
     let journal = Journal::open(config, tail, Rc::clone(&agent), Arc::clone(&metrics)).await?;
     let cache = Rc::new(RefCell::new(BlockCache::new(boot.cache_bytes)));
     let files = SegmentFiles::new(boot.journals.clone());
+    let probe = recovery::ledger_path(journal.dir());
     let checkpoint = boot.plan.checkpoints.get(&own).and_then(Option::as_ref);
     let taken = Taken {
         sequence: checkpoint.map_or(0, |checkpoint| checkpoint.sequence),
@@ -188,7 +189,7 @@ async fn build(
         node: boot.node,
         log: RefCell::new(log),
         index,
-        reader: BlockReader::new(files, Rc::clone(&cache), Arc::clone(&metrics)),
+        reader: BlockReader::new(files, probe, Rc::clone(&cache), Arc::clone(&metrics)),
         cache,
         noted_to: Cell::new(journal.flushed()),
         first_segment: journal.active_segment(),
