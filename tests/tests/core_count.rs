@@ -101,7 +101,8 @@ async fn a_journal_that_was_given_up_and_emptied_is_taken_up_again() {
         ..TopicConfig::default()
     };
     let client = broker.client().await;
-    let made = client.admin().create_topic("orders", PARTITIONS, limited);
+    let admin = client.admin();
+    let made = admin.create_topic("orders", PARTITIONS, limited);
     made.await.expect("a topic");
     write(&broker, 4).await;
     broker.stop();
