@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 use catena_core::limits::{BLOCK_ALIGN, BLOCK_ALIGN_U32};
@@ -134,19 +133,13 @@ impl Disk {
             if self.is_away().await {
                 return Err(failed(place, &error));
             }
-            match pauses.next() {
-                Some(pause) => self.rest(place, &error, *pause).await,
-                None => {
-                    self.unreadable.borrow_mut().insert(key);
-                    return Err(corrupt(place, &error));
-                }
-            }
+            let Some(pause) = pauses.next() else {
+                self.unreadable.borrow_mut().insert(key);
+                return Err(corrupt(place, &error));
+            };
+            warn!(%place, %error, "cannot read a part of a segment; trying again");
+            clock::sleep(*pause).await;
         }
-    }
-
-    async fn rest(&self, place: BlockLocation, error: &io::Error, pause: Duration) {
-        warn!(%place, %error, "cannot read a part of a segment; trying again");
-        clock::sleep(pause).await;
     }
 
     /// Whether the disk gives nothing at all.
