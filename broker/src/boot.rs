@@ -16,7 +16,7 @@ use catena_core::checkpoint::{ChainSection, ShardCheckpoint};
 use catena_core::ids::{JournalId, JournalPos};
 use catena_core::index::run::RunDirectory;
 use catena_core::metadata::{MetadataState, ShardLayout};
-use catena_core::recover::{FrameSummary, UnknownLoss};
+use catena_core::recover::{FrameSummary, MovedBatch, UnknownLoss};
 use catena_protocol::ids::{ChainId, ShardId};
 
 pub use self::losses::{account_for_losses, folded_to};
@@ -39,6 +39,9 @@ pub struct BootPlan {
     pub checkpoints: BTreeMap<JournalId, Option<ShardCheckpoint>>,
     /// Whether every shard has a checkpoint of this layout, so that older journals need no reading.
     pub settled: bool,
+    /// Journals that had checkpoints of which none counts, because some cannot be read. What was
+    /// freed of them is known no more.
+    pub forgotten: BTreeSet<JournalId>,
 }
 
 /// What one shard found in its journals.
@@ -48,6 +51,8 @@ pub struct ScannedFrames {
     pub frames: Vec<FrameSummary>,
     /// Acknowledged bytes of which nothing is known.
     pub unknown: Vec<UnknownLoss>,
+    /// What the cleaner wrote anew, in journal order, of journals that have no checkpoint.
+    pub moved: Vec<MovedBatch>,
 }
 
 /// What one shard starts from.
@@ -61,6 +66,8 @@ pub struct ShardInput {
     pub runs: Vec<RunDirectory>,
     /// Acknowledged bytes of which nothing is known, in journals where its chains may have lived.
     pub unknown: Vec<UnknownLoss>,
+    /// What the cleaner wrote anew of its partitions, if no checkpoint says where it is.
+    pub moved: Vec<MovedBatch>,
 }
 
 impl BootPlan {
@@ -77,13 +84,20 @@ impl BootPlan {
             let id = entry.name.parse().ok().map(JournalId::new);
             ids.extend(id.filter(|id| *id != METADATA_JOURNAL && id.get() >= layout.shards));
         }
-        let mut found = BTreeMap::new();
+        let (mut found, mut written) = (BTreeMap::new(), BTreeSet::new());
         for id in ids {
             let dir = journal_dir(journals, id);
             found.insert(id, checkpointer::load_all(agent, &dir, store_uuid).await?);
+            if !checkpointer::sequences(agent, &dir).await?.is_empty() {
+                written.insert(id);
+            }
+        }
+        let is_unreadable = |id: &JournalId| found[id].is_empty();
+        if !written.iter().any(is_unreadable) {
+            written.clear();
         }
         let complete = newest_complete_generation(&found);
-        let checkpoints = found
+        let checkpoints: BTreeMap<_, _> = found
             .into_iter()
             .map(|(id, of_journal)| {
                 let counts = |c: &ShardCheckpoint| c.layout_generation <= complete;
@@ -91,11 +105,13 @@ impl BootPlan {
             })
             .collect();
         let settled = complete == layout.generation;
+        written.retain(|id| checkpoints[id].is_none());
         Ok(BootPlan {
             layout,
             metadata,
             checkpoints,
             settled,
+            forgotten: written,
         })
     }
 
@@ -129,20 +145,31 @@ impl BootPlan {
                 frames: Vec::new(),
                 runs: self.runs_for(ShardId::new(shard)),
                 unknown: Vec::new(),
+                moved: Vec::new(),
             })
             .collect();
         let place = |chain: ChainId| usize::from(owner_of(chain, shards).get());
         for section in self.newest_sections().into_values() {
             inputs[place(section.chain)].sections.push(section);
         }
-        let (frames, unknown): (Vec<_>, Vec<_>) = scanned
-            .into_iter()
-            .map(|scanned| (scanned.frames, scanned.unknown))
-            .unzip();
-        for frame in frames.into_iter().flatten() {
-            inputs[place(frame.chain)].frames.push(frame);
+        let mut unknown = Vec::new();
+        for mut found in scanned {
+            unknown.append(&mut found.unknown);
+            for frame in found.frames {
+                inputs[place(frame.chain)].frames.push(frame);
+            }
+            for (tp, extent) in found.moved {
+                if let Some(chain) = self.metadata.chain_of(tp) {
+                    inputs[place(chain)].moved.push((tp, extent));
+                }
+            }
         }
-        let unknown: Vec<UnknownLoss> = unknown.into_iter().flatten().collect();
+        let forgotten = self.forgotten.iter().map(|journal| UnknownLoss {
+            journal: *journal,
+            at: JournalPos::default(),
+            bytes: 0,
+        });
+        unknown.extend(forgotten);
         for (shard, input) in (0..shards).zip(&mut inputs) {
             let concerns = |loss: &&UnknownLoss| !self.settled || loss.journal.get() == shard;
             input.unknown = unknown.iter().filter(concerns).copied().collect();
@@ -174,14 +201,12 @@ impl BootPlan {
         for info in self.metadata.chains() {
             newest.insert(info.chain, ChainSection::fresh(info.chain));
         }
-        for section in self
-            .current()
-            .flat_map(|(_, checkpoint)| &checkpoint.chains)
-        {
-            let known = newest.get(&section.chain);
-            if known.is_none_or(|known| known.lsn < section.lsn) {
-                newest.insert(section.chain, section.clone());
-            }
+        // By deal, not by LSN: what a start had to presume lost changes a section without a frame,
+        // and within one deal a chain has one section.
+        let mut current: Vec<&ShardCheckpoint> = self.current().map(|(_, found)| found).collect();
+        current.sort_by_key(|checkpoint| checkpoint.layout_generation);
+        for section in current.iter().flat_map(|checkpoint| &checkpoint.chains) {
+            newest.insert(section.chain, section.clone());
         }
         newest
     }

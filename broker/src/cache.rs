@@ -98,6 +98,16 @@ impl BlockCache {
         })
     }
 
+    /// Where the next entry behind the start of `place` begins, of those with more than
+    /// `bytes_min` bytes; none if that is behind the end of `place`.
+    pub fn next_entry(&self, place: BlockLocation, bytes_min: u32) -> Option<u32> {
+        let at = |offset| (place.journal, place.segment, offset);
+        let behind = at(place.offset + 1)..at(place.offset + place.bytes);
+        let mut entries = self.entries.range(behind);
+        let next = entries.find(|(_, entry)| entry.bytes > bytes_min);
+        next.map(|(key, _)| key.2)
+    }
+
     /// Keeps `bytes` of `buffer`, which lie at `offset` of the segment, and evicts to stay within
     /// the budget. Entries that the new one overlaps make room for it.
     pub fn insert(

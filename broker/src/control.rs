@@ -344,12 +344,12 @@ async fn load_snapshot(
 ) -> Result<Option<(MetadataState, ShardCheckpoint)>> {
     agent.create_dir(dir).await?;
     for sequence in checkpointer::sequences(agent, dir).await?.into_iter().rev() {
-        let checkpoint = agent
-            .read(checkpointer::checkpoint_path(dir, sequence))
-            .await?;
-        let metadata = agent.read(metadata_path(dir, sequence)).await;
-        let (Ok(checkpoint), Ok(metadata)) = (ShardCheckpoint::decode(&checkpoint), metadata)
-        else {
+        let checkpoint = checkpointer::checkpoint_path(dir, sequence);
+        let checkpoint = checkpointer::read_patiently(agent, &checkpoint).await;
+        let checkpoint = checkpoint.map(|bytes| ShardCheckpoint::decode(&bytes));
+        let metadata = metadata_path(dir, sequence);
+        let metadata = checkpointer::read_patiently(agent, &metadata).await;
+        let (Ok(Ok(checkpoint)), Ok(metadata)) = (checkpoint, metadata) else {
             warn!(sequence, "a damaged metadata snapshot is passed over");
             continue;
         };

@@ -5,8 +5,8 @@
 //! time ([`segments`]) and remembers how far it flushed ([`Journal::note_idle`]).
 //!
 //! Invariants: one group is in flight at a time (the committer awaits [`Journal::commit`]); a flush
-//! is never issued beside the writes that it covers; after any failed or short write or flush the
-//! journal is latched and nothing is written again. Runs on the executor that owns it.
+//! is never issued beside the writes that it covers; after any failed or short write or flush, of a
+//! directory too, the journal is [latched](latch) and nothing is written again. Runs on the executor that owns it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -23,7 +23,6 @@ use catena_core::limits::{
 use catena_core::planted::{self, Bug};
 use catena_core::segment::{PreviousSegment, SegmentHeader};
 use futures_util::future::try_join_all;
-use tracing::error;
 
 use crate::control::METADATA_JOURNAL;
 use crate::metrics::ShardMetrics;
@@ -33,6 +32,7 @@ use crate::runtime::file::{FileAgent, LogFile};
 use crate::runtime::random;
 
 mod damage;
+mod latch;
 pub mod recovery;
 pub mod segments;
 
@@ -141,7 +141,6 @@ pub struct Journal {
     written_bytes: Cell<u64>,
     /// Bytes of blocks that [`Journal::commit`] was given and has not placed yet.
     unplaced_bytes: Cell<usize>,
-    latch: RefCell<Option<String>>,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -192,7 +191,6 @@ impl Journal {
             group_seq: Cell::new(tail.next_group_seq),
             written_bytes: Cell::new(0),
             unplaced_bytes: Cell::new(0),
-            latch: RefCell::new(None),
             metrics,
         });
         journal.write_pending_header().await?;
@@ -232,12 +230,12 @@ impl Journal {
 
     /// Whether nothing is written any more.
     pub fn is_latched(&self) -> bool {
-        self.latch.borrow().is_some()
+        self.segments.latch().is_closed()
     }
 
     /// The reason why nothing is written any more, if that is so.
     pub fn failure(&self) -> Option<String> {
-        self.latch.borrow().clone()
+        self.segments.latch().reason()
     }
 
     /// Whether `bytes` more can be written on top of `pending_bytes` that already wait.
@@ -340,32 +338,11 @@ impl Journal {
     }
 
     fn check_latch(&self) -> Result<(), JournalError> {
-        match self.latch.borrow().as_ref() {
-            None => Ok(()),
-            Some(reason) => Err(JournalError::Latched {
-                journal: self.config.id,
-                reason: reason.clone(),
-            }),
-        }
+        self.segments.latch().check()
     }
 
     fn latching<T>(&self, result: std::io::Result<T>, doing: &str) -> Result<T, JournalError> {
-        result.map_err(|io_error| {
-            let reason = format!("{doing}: {io_error}");
-            error!(
-                journal = self.config.id.get(),
-                %reason,
-                "journal latched: nothing is written any more"
-            );
-            self.metrics.journal_failed.set(1);
-            self.latch
-                .borrow_mut()
-                .get_or_insert_with(|| reason.clone());
-            JournalError::Latched {
-                journal: self.config.id,
-                reason,
-            }
-        })
+        result.map_err(|error| self.segments.latch().close(format!("{doing}: {error}")))
     }
 
     /// Takes from the front what fits the active segment and one group.

@@ -147,6 +147,15 @@ pub const READ_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 /// Gaps between wanted blocks up to this size are read along.
 pub const READ_GAP_BYTES_MAX: u32 = 64 << 10;
 
+/// A place that the disk refuses to give is tried again after these pauses before it counts as
+/// damaged: five tries within 2.6 s.
+pub const READ_PAUSES: [Duration; 4] = [
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
+
 /// A run of the index is written when so much journal is not covered by one, or its memory is used.
 pub const INDEX_JOURNAL_BYTES_MAX: u64 = 64 * MIB;
 pub const INDEX_MEMORY_BYTES_MAX: usize = 16 << 20;

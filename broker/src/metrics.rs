@@ -161,6 +161,8 @@ shard_metrics! {
         "Reads from disk for fetches";
     fetch_cold_bytes: Counter, "catena_fetch_cold_bytes", Plain,
         "Bytes read from disk for fetches";
+    fetch_damaged: Counter, "catena_fetch_damaged", Plain,
+        "Reads answered with an error because what is stored there is damaged or gone";
     fetch_sessions: Gauge, "catena_fetch_sessions", Plain,
         "Open fetch sessions";
     connections: Gauge, "catena_connections", Plain,

@@ -12,9 +12,8 @@
 mod identity;
 mod space;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use catena_protocol::ids::NodeId;
@@ -23,6 +22,7 @@ use thiserror::Error;
 
 pub use space::{Space, default_space_bytes};
 
+use crate::runtime::file::create_dir_durably;
 use identity::{IDENTITY_FILE, IDENTITY_TEMPORARY_FILE, Identity};
 
 const LOCK_FILE: &str = "LOCK";
@@ -30,9 +30,6 @@ const LOCK_FILE: &str = "LOCK";
 /// Entries that do not make a directory a foreign one: ours from an interrupted format, and what
 /// a fresh ext4 file system holds.
 const IGNORED_WHEN_FORMATTING: [&str; 3] = [LOCK_FILE, IDENTITY_TEMPORARY_FILE, "lost+found"];
-
-/// Readable for the broker's user and group only: it holds the messages.
-const DIRECTORY_MODE: u32 = 0o750;
 
 /// The store format this version writes and reads.
 pub const STORE_FORMAT: u32 = 1;
@@ -109,7 +106,7 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        create_directory(dir)?;
+        create_dir_durably(dir).map_err(io_error("create the data directory", dir))?;
         // Before the lock file, so that nothing is left behind in a foreign directory.
         let formatted = is_formatted(dir)?;
         let lock = lock(dir)?;
@@ -126,21 +123,6 @@ impl Store {
             node: identity.node,
             _lock: lock,
         })
-    }
-}
-
-fn create_directory(dir: &Path) -> Result<(), StoreError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(dir)
-        .map_err(io_error("create the data directory", dir))?;
-    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => sync_directory(parent),
-        None => sync_directory(Path::new(".")),
     }
 }
 

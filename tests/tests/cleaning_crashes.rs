@@ -2,6 +2,7 @@
 //! places that were freed since.
 
 use std::fs;
+use std::path::PathBuf;
 
 use catena_protocol::batch::split;
 use catena_protocol::error::ErrorCode;
@@ -64,19 +65,22 @@ fn check(broker: &Broker, topic: TopicId, records: u64) {
     assert_eq!(peer.values(topic, count), expected);
 }
 
-fn damage_newest_checkpoint(broker: &Broker) {
+/// Damages the newest checkpoints, as many as there are of `count`.
+fn damage_checkpoints(broker: &Broker, count: usize) {
     let dir = broker.data_dir().join("journals/000");
     let entries = fs::read_dir(dir).expect("the journal's directory");
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let newest = paths
-        .filter(|path| path.to_string_lossy().contains("checkpoint-"))
-        .max();
-    let newest = newest.expect("a checkpoint");
-    let mut bytes = fs::read(&newest).expect("the checkpoint");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x18;
-    bytes[100] ^= 0x81;
-    fs::write(newest, bytes).expect("it can be written");
+    let is_checkpoint = |path: &PathBuf| path.to_string_lossy().contains("checkpoint-");
+    let mut checkpoints: Vec<PathBuf> = paths.filter(is_checkpoint).collect();
+    checkpoints.sort();
+    assert!(!checkpoints.is_empty(), "a checkpoint was taken");
+    for path in checkpoints.iter().rev().take(count) {
+        let mut bytes = fs::read(path).expect("the checkpoint");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x18;
+        bytes[100] ^= 0x81;
+        fs::write(path, bytes).expect("it can be written");
+    }
 }
 
 #[test]
@@ -98,12 +102,35 @@ fn a_kill_at_any_moment_of_cleaning_loses_nothing() {
         emptied += broker.metric("catena_cleaner_segments_total");
         broker.kill();
         if round % 3 == 2 {
-            damage_newest_checkpoint(&broker);
+            damage_checkpoints(&broker, 1);
         }
         broker.start_again();
         check(&broker, kept, records);
     }
     assert!(emptied > 12, "the cleaner was at work: {emptied}");
+    broker.stop();
+}
+
+#[test]
+fn what_was_moved_is_found_again_without_any_checkpoint() {
+    let mut broker = small_store();
+    let mut peer = Peer::connect(broker.addr());
+    let kept = peer.create_topic("kept", 1, TopicConfig::default());
+    let traffic = peer.create_topic("traffic", 1, limited_to(MIB));
+    let records = 500;
+    keep(&mut peer, kept, 0, records);
+    wait::until("the segments that the records came in are freed", || {
+        pass_by(&mut peer, traffic, 40);
+        broker.metric("catena_cleaner_segments_total") >= 2
+            && broker.metric("catena_segments_freed_total") > 20
+    });
+    broker.kill();
+    damage_checkpoints(&broker, usize::MAX);
+    broker.start_again();
+    check(&broker, kept, records);
+    let ack = Peer::connect(broker.addr()).produce(kept, Durability::Durable, &batch(&[b"next"]));
+    assert_eq!(ack.error, ErrorCode::None);
+    assert!(ack.detail >= records, "no offset is given out again");
     broker.stop();
 }
 

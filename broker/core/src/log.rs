@@ -15,6 +15,7 @@ mod chain;
 mod commit;
 mod control;
 mod fold;
+mod moved;
 mod partition;
 mod section;
 

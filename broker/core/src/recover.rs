@@ -3,6 +3,7 @@
 //!
 //! Pure; any thread.
 
+mod moved;
 mod unknown;
 
 use catena_protocol::ids::{
@@ -14,6 +15,7 @@ use crate::ids::{BlockLocation, Lsn};
 use crate::index::Extent;
 use crate::layout::{to_u32, to_usize};
 
+pub use moved::{MovedBatch, moved_batches, only_moved};
 pub use unknown::{UnknownLoss, presumed_offsets, spared};
 
 /// A frame, without its records.

@@ -1,5 +1,10 @@
 //! Which checkpoints count after a change of the shard count, also when it was cut short.
 
+use catena_core::checkpoint::{LostRange, PartitionRow};
+use catena_core::ids::Lsn;
+use catena_core::metadata::Command;
+use catena_protocol::ids::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
+
 use super::*;
 
 fn checkpoint(journal: u16, generation: u64, shard_count: u16) -> ShardCheckpoint {
@@ -46,4 +51,76 @@ fn a_deal_that_was_cut_short_leaves_the_one_before_it_in_force() {
 fn a_smaller_deal_is_complete_without_the_journals_it_gave_up() {
     let smaller = found(&[(0, &[(2, 1), (1, 2)]), (1, &[(1, 2)])]);
     assert_eq!(newest_complete_generation(&smaller), 2);
+}
+
+fn metadata() -> MetadataState {
+    let mut metadata = MetadataState::default();
+    metadata.apply(&Command::InitCluster {
+        cluster_id: [7; 16],
+    });
+    metadata.apply(&Command::OpenNode {
+        node: NodeId(1),
+        host: "localhost".to_owned(),
+        port: 9440,
+        shards: 1,
+    });
+    metadata
+}
+
+/// A section of chain 1 up to this frame, in which so many offsets were presumed lost.
+fn presumed(lsn: u64, count: u64) -> ChainSection {
+    let tp = TopicPartition::new(TopicId(1), PartitionId(0));
+    let range = Offset(0)..Offset(count);
+    let row = PartitionRow {
+        tp,
+        log_start: range.start,
+        log_end: range.end,
+        bytes: 0,
+        first_timestamp_ms: 0,
+        append_time_ms: 0,
+    };
+    ChainSection {
+        lsn: Lsn(lsn),
+        partitions: vec![row],
+        lost: vec![LostRange { tp, range }],
+        ..ChainSection::fresh(ChainId(1))
+    }
+}
+
+/// What chain 1 starts from if these are the newest checkpoints of journals 0, 1 and so on.
+fn section_of(found: &[(u64, ChainSection)]) -> ChainSection {
+    let with_section = |(journal, (generation, section)): (u16, &(u64, ChainSection))| {
+        let found = ShardCheckpoint {
+            chains: vec![section.clone()],
+            ..checkpoint(journal, *generation, 1)
+        };
+        (JournalId::new(journal), Some(found))
+    };
+    let metadata = metadata();
+    let plan = BootPlan {
+        layout: metadata.layout(),
+        metadata,
+        checkpoints: (0..).zip(found).map(with_section).collect(),
+        settled: false,
+        forgotten: BTreeSet::new(),
+    };
+    let input = plan.deal(Vec::new()).remove(0);
+    let of_chain = |section: &ChainSection| section.chain == ChainId(1);
+    input.sections.into_iter().find(of_chain).expect("chain 1")
+}
+
+#[test]
+fn what_was_presumed_lost_of_a_chain_without_a_frame_is_not_forgotten() {
+    let section = presumed(0, 1 << 40);
+    assert_eq!(section_of(&[(1, section.clone())]), section);
+}
+
+#[test]
+fn the_section_of_the_newest_deal_counts_also_at_the_same_frame() {
+    let (before, after) = (presumed(5, 3), presumed(5, 1 << 40));
+    for (first, second) in [(1, 2), (2, 1)] {
+        let section = |deal: u64| if deal == 2 { &after } else { &before };
+        let of = |deal| (deal, section(deal).clone());
+        assert_eq!(section_of(&[of(first), of(second)]), after);
+    }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use catena_core::block::BlockView;
 use catena_core::entry::EntryView;
 use catena_core::ids::{BlockLocation, JournalId, JournalPos};
-use catena_core::ledger::{LEDGER_PAGE_BYTES, LedgerSlot};
+use catena_core::ledger::LedgerSlot;
 use catena_core::limits::{BLOCK_BYTES_MAX, GROUP_BYTES_MAX};
 use catena_core::one_bit::{self, FlippedBit};
 use catena_core::recover::{FrameSummary, UnknownLoss};
@@ -19,6 +19,7 @@ use catena_core::scan::{CorruptRange, Damage, ScanOutcome};
 use catena_core::segment::SegmentHeader;
 use tracing::{info, warn};
 
+use super::recovery;
 use super::segments::segment_path;
 use crate::boot::ScannedFrames;
 use crate::runtime::file::LogFile;
@@ -46,27 +47,27 @@ pub(super) fn report(journal: JournalId, outcome: &ScanOutcome) {
     }
 }
 
-/// Logs which pages of a flush ledger say nothing although something was written to them.
-pub(super) fn report_ledger(journal: JournalId, bytes: &[u8]) {
-    for (page, bytes) in bytes.chunks(LEDGER_PAGE_BYTES).take(2).enumerate() {
-        let is_written = bytes.iter().any(|byte| *byte != 0);
-        if is_written && LedgerSlot::newest(bytes, journal).is_none() {
-            warn!(
-                journal = journal.get(),
-                page, "a page of the flush ledger is not readable: torn by a power cut, or damaged"
-            );
-        }
+/// What the page at `at` of a flush ledger says; logs if that is nothing although something was
+/// written to it.
+pub(super) fn ledger_slot(journal: JournalId, at: u64, page: &[u8]) -> Option<LedgerSlot> {
+    let slot = LedgerSlot::newest(page, journal);
+    let is_written = page.iter().any(|byte| *byte != 0);
+    if is_written && slot.is_none() {
+        warn!(
+            journal = journal.get(),
+            at, "a page of the flush ledger is not readable: torn by a power cut, or damaged"
+        );
     }
+    slot
 }
 
 /// Adds to `found` what can be known of a damaged range of the journal in `dir`, and notes what
-/// cannot. `header` is that of the range's segment; `is_whole` says that the scan had no start, so
-/// that segments which are not there may have been freed.
+/// cannot. `header` is that of the range's segment.
 pub(super) async fn examine(
     dir: &Path,
     journal: JournalId,
     header: Option<&SegmentHeader>,
-    (range, is_whole): (&CorruptRange, bool),
+    range: &CorruptRange,
     found: &mut ScannedFrames,
 ) {
     let at = JournalPos::new(range.segment, range.start);
@@ -75,7 +76,6 @@ pub(super) async fn examine(
     match (&range.what, header) {
         // The heads of its block are good and were visited.
         (Damage::Body(_), _) => {}
-        (Damage::SegmentMissing { .. }, _) if is_whole => {}
         (Damage::Head(_), Some(header)) => match read(dir, range).await {
             Ok(Some(held)) => correct(held, unknown, header, found),
             Ok(None) => found.unknown.push(unknown),
@@ -99,7 +99,7 @@ async fn read(dir: &Path, range: &CorruptRange) -> io::Result<Option<Vec<u8>>> {
     let mut at = u64::from(range.start);
     while held.len() < bytes {
         let wanted = (bytes - held.len()).min(BLOCK_BYTES_MAX);
-        let part = file.read(at, wanted).await?;
+        let part = recovery::read_patiently(&file, at, wanted).await?;
         held.extend_from_slice(&part);
         at += wanted as u64;
         if part.len() < wanted {

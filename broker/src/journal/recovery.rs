@@ -14,7 +14,7 @@ use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
 use catena_core::limits::BLOCK_ALIGN;
 use catena_core::one_bit;
-use catena_core::recover::FrameSummary;
+use catena_core::recover::{FrameSummary, moved_batches};
 use catena_core::scan::{CorruptRange, JournalScan, ScanInput, ScanOutcome, ScanStep};
 use catena_core::segment::{SegmentError, SegmentHeader};
 use tracing::warn;
@@ -22,15 +22,15 @@ use tracing::warn;
 use super::segments::{SealedSegment, segment_of, segment_path};
 use super::{JournalTail, damage};
 use crate::boot::ScannedFrames;
-use crate::runtime::buffer::Buffer;
+use crate::runtime::buffer::{self, Buffer};
 use crate::runtime::executor;
 use crate::runtime::file::{FileAgent, LogFile};
 
 /// Bytes of the flush ledger: two pages, written in turn.
 const LEDGER_BYTES: u64 = 8192;
 
-/// How often the header of a segment is read before it counts as lost.
-const HEADER_READ_TRIES: u32 = 3;
+/// How often a part of the journal is read before it counts as unreadable.
+const READ_TRIES: u32 = 3;
 
 /// What a scan found, apart from the blocks it visited.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub async fn open_ledger(
     journal: JournalId,
 ) -> io::Result<(LogFile, u64)> {
     let path = ledger_path(dir);
-    let newest = read_ledger(agent, dir, journal).await?;
+    let newest = read_ledger(dir, journal).await?;
     if newest.is_none() {
         // Missing, or never written: a new file of zeros is the same.
         if agent
@@ -83,7 +83,7 @@ pub async fn scan(
     found: &mut ScannedFrames,
 ) -> io::Result<Scanned> {
     agent.create_dir(dir).await?;
-    let ledger = read_ledger(agent, dir, journal).await?;
+    let ledger = read_ledger(dir, journal).await?;
     let first = start.map_or(SegmentSeq::new(0), |at| at.segment);
     let mut files = Vec::new();
     for entry in agent.list(dir).await? {
@@ -113,7 +113,12 @@ pub async fn scan(
                 EntryView::Unknown(header, _) if header.kind.is_critical() => {
                     unknown.get_or_insert((at, header.kind));
                 }
-                entry => found.frames.extend(FrameSummary::from_entry(entry, at)),
+                entry => {
+                    found.frames.extend(FrameSummary::from_entry(entry, at));
+                    if start.is_none() {
+                        found.moved.extend(moved_batches(entry, at));
+                    }
+                }
             }
         }
     };
@@ -129,7 +134,7 @@ pub async fn scan(
         let header = headers
             .iter()
             .find(|header| header.segment == range.segment);
-        damage::examine(dir, journal, header, (range, start.is_none()), found).await;
+        damage::examine(dir, journal, header, range, found).await;
     }
     Ok(Scanned {
         tail: tail(&outcome, &files),
@@ -185,14 +190,14 @@ async fn run(
         }
         let (_, file) = open.as_ref().expect("just opened");
         let wanted = usize::try_from(bytes).expect("u32 fits usize");
-        match file.read(u64::from(offset), wanted).await {
+        match read_what_is_there(file, offset.into(), wanted).await {
             Ok(data) => {
                 scan.supply(&data, visit);
                 bytes_read += u64::from(bytes);
             }
             Err(error) => {
                 let segment = segment.get();
-                warn!(segment, offset, bytes, %error, "cannot read a part of the journal");
+                warn!(segment, offset, %error, "cannot read a part of the journal");
                 scan.read_failed();
             }
         }
@@ -200,33 +205,62 @@ async fn run(
     }
 }
 
-async fn read_ledger(
-    agent: &FileAgent,
-    dir: &Path,
-    journal: JournalId,
-) -> io::Result<Option<LedgerSlot>> {
-    match agent.read(ledger_path(dir)).await {
-        Ok(bytes) => {
-            damage::report_ledger(journal, &bytes);
-            Ok(LedgerSlot::newest(&bytes, journal))
+async fn read_ledger(dir: &Path, journal: JournalId) -> io::Result<Option<LedgerSlot>> {
+    let file = match LogFile::open(ledger_path(dir), false).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // One by one: what is wrong with one page must not take the other with it.
+    let mut slots = Vec::new();
+    for at in (0..LEDGER_BYTES).step_by(BLOCK_ALIGN) {
+        match read_patiently(&file, at, BLOCK_ALIGN).await {
+            Ok(page) => slots.extend(damage::ledger_slot(journal, at, &page)),
+            Err(error) => warn!(journal = journal.get(), %error, "cannot read the flush ledger"),
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
+    file.close().await?;
+    Ok(slots.into_iter().max_by_key(|slot| slot.sequence))
 }
 
-/// The first page of a segment. A read that fails once must not cost a whole segment.
-async fn read_patiently(file: &LogFile) -> io::Result<Buffer> {
-    let mut tries = HEADER_READ_TRIES;
+/// Reads in as many tries as it takes, within reason: what fails once must not count as lost.
+pub(super) async fn read_patiently(file: &LogFile, at: u64, bytes: usize) -> io::Result<Buffer> {
+    let mut tries = READ_TRIES;
     loop {
         tries -= 1;
-        match file.read(0, BLOCK_ALIGN).await {
+        match file.read(at, bytes).await {
             Err(error) if tries > 0 => {
-                warn!(%error, "cannot read a segment's header; trying again");
+                warn!(%error, at, bytes, "cannot read a part of the journal; trying again");
             }
             read => return read,
         }
     }
+}
+
+/// Reads with zeros for the pages that cannot be read, as long as the first one can: then what is
+/// lost is a part of a block and not all of it.
+async fn read_what_is_there(file: &LogFile, at: u64, bytes: usize) -> io::Result<Buffer> {
+    let refused = match read_patiently(file, at, bytes).await {
+        Err(refused) if bytes > BLOCK_ALIGN => refused,
+        read => return read,
+    };
+    let mut whole = buffer::allocate(bytes);
+    let mut read_bytes = 0;
+    for start in (0..bytes).step_by(BLOCK_ALIGN) {
+        let page = &mut whole[start..start + BLOCK_ALIGN];
+        match file.read(at + start as u64, BLOCK_ALIGN).await {
+            Ok(read) if read.len() < BLOCK_ALIGN => break,
+            Ok(read) => page.copy_from_slice(&read),
+            Err(_) if start == 0 => return Err(refused),
+            Err(error) => {
+                warn!(%error, start, "cannot read a page of the journal");
+                page.fill(0);
+            }
+        }
+        read_bytes = start + BLOCK_ALIGN;
+    }
+    whole.truncate(read_bytes);
+    Ok(whole)
 }
 
 /// The header of a segment, if the file holds that segment's.
@@ -236,7 +270,7 @@ async fn read_header(
     segment: SegmentSeq,
 ) -> io::Result<Option<SegmentHeader>> {
     let file = LogFile::open(segment_path(dir, segment), false).await?;
-    let header = match read_patiently(&file).await {
+    let header = match read_patiently(&file, 0, BLOCK_ALIGN).await {
         // Without its header nothing in a segment can be checked, so it is not lost to one bit.
         Ok(page) => match one_bit::segment_header(&page) {
             Ok((header, None)) => Some(header),

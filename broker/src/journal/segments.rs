@@ -4,7 +4,8 @@
 //! a freed segment becomes a spare and is used again without that cost. Some are kept ready once
 //! the active one is a quarter full. When the store's budget or the disk is used up the set says
 //! [`SegmentSet::out_of_space`], keeps trying, and says otherwise by itself as soon as a segment
-//! could be made again.
+//! could be made again. A flush of the directory that fails is another matter: names may be lost,
+//! and a later flush would not say which, so the journal is latched.
 //!
 //! Invariants: a file named with a segment number is in the directory, durably, before the segment
 //! is written to; a freed segment's file is renamed before anything of it is overwritten. Runs on
@@ -23,13 +24,14 @@ use catena_core::limits::BLOCK_ALIGN;
 use catena_core::segment::SegmentHeader;
 use tracing::{info, warn};
 
+use super::latch::Latch;
 use super::{JournalConfig, JournalTail};
 use crate::limits::SEGMENT_SPACE_DIVISOR;
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::Notify;
 use crate::runtime::clock;
 use crate::runtime::executor::{self, Queue, Task};
-use crate::runtime::file::{FileAgent, LogFile};
+use crate::runtime::file::{self, FileAgent, LogFile};
 
 /// Segments ready for use that producers may not touch once space has run out: one for the cleaner,
 /// one for trims and index runs. A journal that prepares no more than that reserves fewer: it takes
@@ -101,6 +103,7 @@ pub struct SegmentSet {
     config: JournalConfig,
     agent: Rc<FileAgent>,
     files: RefCell<Files>,
+    latch: Latch,
     out_of_space: Cell<bool>,
     /// Why the last segment could not be made.
     failure: RefCell<Option<io::Error>>,
@@ -142,6 +145,7 @@ impl SegmentSet {
             config: config.clone(),
             agent,
             files: RefCell::new(files),
+            latch: Latch::new(config.id, Arc::clone(&metrics)),
             out_of_space: Cell::new(false),
             failure: RefCell::new(None),
             ahead_wanted: Cell::new(false),
@@ -166,6 +170,11 @@ impl SegmentSet {
     /// The helper thread for directory work.
     pub fn agent(&self) -> &Rc<FileAgent> {
         &self.agent
+    }
+
+    /// The latch of the journal.
+    pub(super) fn latch(&self) -> &Latch {
+        &self.latch
     }
 
     /// Whether no further segment can be made for now.
@@ -232,6 +241,9 @@ impl SegmentSet {
             if self.stopping.get() {
                 return Err(io::Error::other("the journal is stopping"));
             }
+            if let Some(reason) = self.latch.reason() {
+                return Err(io::Error::other(reason));
+            }
             self.wanted_now.set(true);
             self.work.notify();
             self.ready.notified().await;
@@ -285,7 +297,16 @@ impl SegmentSet {
                 segment.get()
             )));
         };
-        let path = self.path(segment);
+        let freed = self.free_file(sealed).await;
+        if let Err(error) = &freed {
+            self.latch_if_flush_failed(error);
+            self.files.borrow_mut().sealed.insert(segment, sealed);
+        }
+        freed
+    }
+
+    async fn free_file(&self, sealed: SealedSegment) -> io::Result<FreeOutcome> {
+        let path = self.path(sealed.segment);
         let recycle = self.wants_spare(sealed.file_bytes);
         if recycle {
             let spare = self.spare_path();
@@ -422,6 +443,16 @@ impl SegmentSet {
         Ok(bytes)
     }
 
+    /// Tells whether it did.
+    fn latch_if_flush_failed(&self, error: &io::Error) -> bool {
+        let is_failed_flush = file::is_failed_flush(error);
+        if is_failed_flush {
+            self.latch
+                .close(format!("change a segment's name: {error}"));
+        }
+        is_failed_flush
+    }
+
     fn has_spares(&self) -> bool {
         !self.files.borrow().spares.is_empty()
     }
@@ -458,9 +489,9 @@ impl SegmentSet {
     }
 }
 
-/// Keeps segments ready until the journal stops.
+/// Keeps segments ready until the journal stops or is latched.
 async fn prepare_loop(set: Rc<SegmentSet>) {
-    while !set.stopping.get() {
+    while !set.stopping.get() && !set.latch.is_closed() {
         if !set.wants_more() {
             set.work.notified().await;
             continue;
@@ -473,6 +504,7 @@ async fn prepare_loop(set: Rc<SegmentSet>) {
                 }
                 set.ready.notify();
             }
+            Err(error) if set.latch_if_flush_failed(&error) => set.ready.notify(),
             Err(error) => {
                 set.note_space(true, &error.to_string());
                 *set.failure.borrow_mut() = Some(error);

@@ -88,7 +88,7 @@ impl Buffer {
     }
 
     /// Hides what lies behind the first `len` bytes.
-    pub(in crate::runtime) fn truncate(&mut self, len: usize) {
+    pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 

@@ -9,6 +9,8 @@
 mod agent;
 mod device;
 mod direct;
+mod directory;
+mod error;
 mod zeroed;
 
 use std::io;
@@ -19,6 +21,8 @@ use glommio::GlommioError;
 
 pub use agent::{FileAgent, FileEntry};
 pub use device::prepare_device;
+pub use directory::create_dir_durably;
+pub use error::{is_failed_flush, is_of_medium};
 pub use zeroed::Zeroed;
 
 use super::buffer::{BUFFER_BYTES_MAX, Buffer};
@@ -26,6 +30,7 @@ use super::portable::{self, OpenMemoryFile};
 #[cfg(feature = "simulation")]
 use super::simulated::{self, disk::SimulatedFile};
 use direct::DirectFile;
+pub(super) use error::in_context;
 
 /// Offsets and lengths of all I/O are multiples of this.
 pub const IO_ALIGN: usize = 4096;
@@ -234,14 +239,6 @@ pub(super) fn io_error(error: GlommioError<()>) -> io::Error {
         Some(code) => io::Error::from_raw_os_error(code),
         None => error.into(),
     }
-}
-
-/// The same kind of error, with the operation and the path in its message.
-fn in_context(operation: &str, path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("{operation} {}: {error}", path.display()),
-    )
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use crate::runtime::file::FileAgent;
 /// Checkpoint files kept.
 const KEPT: usize = 2;
 
+/// How often a checkpoint is read before it counts as unreadable.
+const READ_TRIES: u32 = 3;
+
 /// What the shard knows of its checkpoints.
 #[derive(Debug, Default, Clone)]
 pub struct Taken {
@@ -122,7 +125,13 @@ pub async fn load_all(
     let mut readable = Vec::new();
     for sequence in sequences(agent, dir).await?.into_iter().rev() {
         let path = checkpoint_path(dir, sequence);
-        let bytes = agent.read(&path).await?;
+        let bytes = match read_patiently(agent, &path).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                warn!(%error, "a checkpoint that cannot be read is passed over");
+                continue;
+            }
+        };
         match ShardCheckpoint::decode(&bytes) {
             Ok(checkpoint) if checkpoint.store_uuid == store_uuid => readable.push(checkpoint),
             Ok(_) => warn!(path = %path.display(), "a checkpoint of another store is passed over"),
@@ -132,6 +141,18 @@ pub async fn load_all(
         }
     }
     Ok(readable)
+}
+
+/// Reads a small file. What fails once must not cost the state that it holds.
+pub async fn read_patiently(agent: &FileAgent, path: &Path) -> io::Result<Vec<u8>> {
+    let mut tries = READ_TRIES;
+    loop {
+        tries -= 1;
+        match agent.read(path).await {
+            Err(error) if tries > 0 => warn!(%error, "cannot read a file; trying again"),
+            read => return read,
+        }
+    }
 }
 
 /// Removes the checkpoints that are no longer kept and tells which.

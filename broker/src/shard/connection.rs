@@ -18,11 +18,12 @@ use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{CorrelationId, SessionId};
 use catena_protocol::messages::{AckItem, ErrorResponse, encode_produce_ack};
 use futures_util::future::{Either, select};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::access::Principal;
 use super::fetch::FetchSession;
 use super::outbox::{Front, Outbox};
+use super::reader::ReadError;
 use super::{Shard, requests};
 use crate::limits::{
     CONTROL_CREDIT_REQUESTS, FETCH_QUEUED_BYTES_MAX, PRODUCE_CREDIT_BYTES, SLOW_SEND_CLOSE,
@@ -287,8 +288,8 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
         match outbox.front() {
             Front::Empty => outbox.work.notified().await,
             Front::Parked(slice) => {
-                let slices = shard.reader.read_back(&slice).await?;
-                outbox.restore(slices);
+                let slice = shard.reader.read_back(&slice).await;
+                outbox.restore(slice.map_err(lost_on_the_way)?);
             }
             Front::Ready => {
                 match outbox.with_slices(|slices| connection.socket.try_send(slices)) {
@@ -303,6 +304,13 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
         }
     }
     Ok(())
+}
+
+/// What a response has promised cannot be sent any more, and what was sent of it cannot be taken
+/// back: the client has to ask again, and is then told what is lost.
+fn lost_on_the_way(error: ReadError) -> io::Error {
+    warn!(%error, "records that wait to be sent cannot be read again; closing the connection");
+    io::Error::other(error)
 }
 
 /// Waits until the peer takes bytes. Its blocks can be parked meanwhile.

@@ -244,6 +244,7 @@ fn give_up(
             Unreadable::Lost { cause, next } => {
                 // For this error the field carries where reading can go on.
                 item.high_watermark = *next;
+                shard.metrics.fetch_damaged.add(1);
                 (cause, ErrorCode::DataCorrupt)
             }
             Unreadable::Failed(cause) => (cause, ErrorCode::Internal),

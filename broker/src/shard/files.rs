@@ -21,6 +21,9 @@ use crate::runtime::file::LogFile;
 /// Files kept open without a lease.
 const IDLE_FILES_MAX: usize = 256;
 
+/// How often the header of a segment is looked at before it counts as damaged.
+const HEADER_TRIES: u32 = 2;
+
 /// A segment that can be read.
 pub struct OpenSegment {
     /// The journal it belongs to.
@@ -78,6 +81,10 @@ impl SegmentFiles {
     }
 
     /// Opens a segment, or shares the open one.
+    ///
+    /// # Errors
+    /// `InvalidData` if its header is damaged, `NotFound` if it is being freed; else what the
+    /// operating system says.
     pub async fn open(
         &self,
         journal: JournalId,
@@ -93,16 +100,15 @@ impl SegmentFiles {
         let _opening = Opening::new(self, (journal, segment));
         let path = self.path(journal, segment);
         let file = LogFile::open(&path, false).await?;
-        let page = file.read(0, BLOCK_ALIGN).await?;
-        // Recovery has said so in the log if a bit of it had to be corrected.
-        let (header, _) = one_bit::segment_header(&page).map_err(io::Error::other)?;
+        let header = read_header(&file).await?;
         if (header.journal, header.segment) != (journal, segment) {
-            return Err(io::Error::other(format!(
+            let found = format!(
                 "{} is segment {} of journal {}",
                 path.display(),
                 header.segment.get(),
                 header.journal.get()
-            )));
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, found));
         }
         let opened = Rc::new(OpenSegment {
             journal,
@@ -142,6 +148,21 @@ impl SegmentFiles {
     /// The file has another name now, or could not be freed.
     pub fn retired(&self, journal: JournalId, segment: SegmentSeq) {
         self.retiring.borrow_mut().remove(&(journal, segment));
+    }
+}
+
+/// The header of a segment. A second look tells what was misread from what is damaged.
+async fn read_header(file: &LogFile) -> io::Result<SegmentHeader> {
+    let mut tries = HEADER_TRIES;
+    loop {
+        tries -= 1;
+        let page = file.read(0, BLOCK_ALIGN).await?;
+        // Recovery has said so in the log if a bit of it had to be corrected.
+        match one_bit::segment_header(&page) {
+            Ok((header, _)) => return Ok(header),
+            Err(_) if tries > 0 => {}
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
     }
 }
 

@@ -142,7 +142,8 @@ async fn release_claims(shard: &Rc<Shard>, taken: &Taken, claimed: &mut Vec<Segm
     }
     let mut released: BTreeMap<ShardId, Vec<SegmentKey>> = BTreeMap::new();
     claimed.retain(|segment| {
-        let keep = shard.wants_segment(*segment) || shard.reader.files.leased(segment.0, segment.1);
+        let keep =
+            shard.wants_segment(*segment) || shard.reader.files().leased(segment.0, segment.1);
         if !keep {
             released
                 .entry(shard.keeper_of(segment.0))

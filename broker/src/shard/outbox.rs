@@ -13,6 +13,7 @@ use std::io::IoSlice;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use catena_core::ids::BlockLocation;
 
 use crate::cache::CachedBytes;
 use crate::runtime::channel::Notify;
@@ -29,6 +30,8 @@ pub struct BlockSlice {
     pub bytes: CachedBytes,
     /// The segment they came from; keeps it from being reused.
     pub segment: Rc<OpenSegment>,
+    /// The block they are part of.
+    pub block: BlockLocation,
     /// Where they start in the segment.
     pub offset: u32,
 }
@@ -37,6 +40,8 @@ pub struct BlockSlice {
 pub struct ParkedSlice {
     /// The segment to read from; keeps it from being reused.
     pub segment: Rc<OpenSegment>,
+    /// The block that it is part of.
+    pub block: BlockLocation,
     /// Where the slice starts in the segment.
     pub offset: u32,
     /// Its length.
@@ -144,16 +149,13 @@ impl Outbox {
     }
 
     /// Puts what was read back in front again.
-    pub fn restore(&self, slices: Vec<BlockSlice>) {
-        let mut pieces = self.pieces.borrow_mut();
-        for slice in slices.into_iter().rev() {
-            let charged = slice.bytes.buffer.capacity();
-            let piece = Piece::Block(slice, charged);
-            self.queued_bytes.set(self.queued_bytes.get() + piece.len());
-            self.pinned_bytes
-                .set(self.pinned_bytes.get() + piece.pinned());
-            pieces.push_front(piece);
-        }
+    pub fn restore(&self, slice: BlockSlice) {
+        let charged = slice.bytes.buffer.capacity();
+        let piece = Piece::Block(slice, charged);
+        self.queued_bytes.set(self.queued_bytes.get() + piece.len());
+        self.pinned_bytes
+            .set(self.pinned_bytes.get() + piece.pinned());
+        self.pieces.borrow_mut().push_front(piece);
     }
 
     /// Lends the next slices to `send`, up to the first parked one.
@@ -222,6 +224,7 @@ impl Outbox {
             let rest = front.bytes.bytes - probe_bytes;
             let parked = ParkedSlice {
                 segment: Rc::clone(&front.segment),
+                block: front.block,
                 offset: front.offset + u32::try_from(probe_bytes).expect("at most 2 KiB"),
                 bytes: rest,
             };
@@ -237,6 +240,7 @@ impl Outbox {
                 self.pinned_bytes.set(self.pinned_bytes.get() - *charged);
                 *piece = Piece::Parked(ParkedSlice {
                     segment: Rc::clone(&slice.segment),
+                    block: slice.block,
                     offset: slice.offset,
                     bytes: slice.bytes.bytes,
                 });

@@ -2,23 +2,32 @@
 //!
 //! A chunk starts and ends at block boundaries that the asking partition's extents name; gaps below
 //! 64 KiB between them are read along. Each chunk is checked once, whole, before it enters the
-//! cache. Readers that want the same chunk share one read. While one chunk is consumed the next are
-//! on their way.
+//! cache. A reader whose block is in a chunk that is being read waits for that one, and a chunk ends
+//! where another begins, so that readers of interleaved partitions do not read the same bytes again.
+//! While one chunk is consumed the next are on their way.
 //!
-//! Runs on the shard's executor; cold reads have their own task queue.
+//! Invariant: a block is given out only if its heads were checked, and a batch of it only if its
+//! body was, here or by who asked for [`BlockReader::block_with_good_heads`]. Runs on the shard's
+//! executor; cold reads have their own task queue.
+
+mod chunk;
+mod disk;
+mod error;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use catena_core::block::parse_block;
-use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
+use catena_core::block::{BlockView, parse_block};
+use catena_core::ids::BlockLocation;
 use catena_core::index::Extent;
-use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+use catena_core::limits::BLOCK_ALIGN_U32;
 use catena_core::one_bit;
 use catena_protocol::ids::Offset;
+
+pub use error::ReadError;
 
 use super::budget::{Budget, Charge};
 use super::files::{OpenSegment, SegmentFiles};
@@ -26,48 +35,11 @@ use super::outbox::{BlockSlice, ParkedSlice};
 use crate::cache::{BlockCache, CachedBytes};
 use crate::limits::{READ_AHEAD_CHUNKS, READ_BYTES_IN_FLIGHT_MAX, READ_GAP_BYTES_MAX};
 use crate::metrics::ShardMetrics;
-use crate::runtime::buffer::Buffer;
 use crate::runtime::channel::Notify;
 use crate::runtime::executor::{self, Queue};
-
-/// Why a block could not be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// The device or the file system failed.
-    #[error("cannot read {place}: {reason}")]
-    Io {
-        /// Where.
-        place: BlockLocation,
-        /// The operating system's words.
-        reason: String,
-    },
-    /// What was read is not what was written.
-    #[error("{place} is corrupt: {reason}")]
-    Corrupt {
-        /// Where.
-        place: BlockLocation,
-        /// What does not fit.
-        reason: String,
-    },
-    /// No block holds these offsets.
-    #[error("offsets {from} to {next} are lost")]
-    Missing {
-        /// The first of them.
-        from: Offset,
-        /// The offset after them.
-        next: Offset,
-    },
-}
-
-impl ReadError {
-    /// The file system's refusal to read a place.
-    pub fn io(place: BlockLocation, error: &io::Error) -> ReadError {
-        ReadError::Io {
-            place,
-            reason: error.to_string(),
-        }
-    }
-}
+use chunk::{Chunk, ChunkStart};
+use disk::{Disk, Read};
+use error::corrupt;
 
 /// A read under way, which others can wait for.
 #[derive(Default)]
@@ -76,42 +48,44 @@ struct Loading {
     done: Notify,
 }
 
-/// Where a chunk starts.
-type ChunkStart = (JournalId, SegmentSeq, u32);
-
-/// A run of blocks to read at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Chunk {
-    journal: JournalId,
-    segment: SegmentSeq,
-    start: u32,
-    bytes: u32,
-}
+/// A chunk that is being read.
+type Running = (Chunk, Rc<Loading>);
 
 /// Reads blocks for one shard.
 pub struct BlockReader {
-    /// Segments open for reading.
-    pub files: SegmentFiles,
+    disk: Disk,
     cache: Rc<RefCell<BlockCache>>,
-    loading: RefCell<BTreeMap<ChunkStart, (Chunk, Rc<Loading>)>>,
+    loading: RefCell<BTreeMap<ChunkStart, Running>>,
     in_flight: Rc<Budget>,
     metrics: Arc<ShardMetrics>,
 }
 
 impl BlockReader {
-    /// A reader over `files` that keeps what it reads in `cache`.
+    /// A reader over `files` that keeps what it reads in `cache`. `probe` is a file of two pages
+    /// that can be read as long as the disk gives anything.
     pub fn new(
         files: SegmentFiles,
+        probe: PathBuf,
         cache: Rc<RefCell<BlockCache>>,
         metrics: Arc<ShardMetrics>,
     ) -> Rc<BlockReader> {
         Rc::new(BlockReader {
-            files,
+            disk: Disk::new(files, probe),
             cache,
             loading: RefCell::default(),
             in_flight: Budget::new(READ_BYTES_IN_FLIGHT_MAX),
             metrics,
         })
+    }
+
+    /// Segments open for reading.
+    pub fn files(&self) -> &SegmentFiles {
+        &self.disk.files
+    }
+
+    /// The segment of a block, and with it a lease on it.
+    pub async fn segment(&self, place: BlockLocation) -> Result<Rc<OpenSegment>, ReadError> {
+        self.disk.segment(place).await
     }
 
     /// The block of the first of `extents`; the others say what to read along and ahead.
@@ -124,12 +98,12 @@ impl BlockReader {
             .next()
             .expect("a reader asks for at least one extent")
             .block;
-        let mut chunks = plan_chunks(extents, 1 + READ_AHEAD_CHUNKS).into_iter();
+        let mut chunks = chunk::plan(extents, 1 + READ_AHEAD_CHUNKS).into_iter();
         let first = chunks.next().expect("the first extent starts a chunk");
         let cached = self.cached(place);
         // Before what is read ahead, so that it is not what has to wait.
-        let loading = cached.is_none().then(|| self.load(first));
-        for chunk in chunks.filter(|chunk| !self.is_cached(*chunk)) {
+        let loading = cached.is_none().then(|| self.load(first, place));
+        for chunk in chunks {
             self.load_ahead(chunk);
         }
         match (cached, loading) {
@@ -138,8 +112,8 @@ impl BlockReader {
             (Some(bytes), _) => Ok(bytes),
             (None, loading) => {
                 self.metrics.cache_misses.add(1);
-                let loading = loading.expect("a block that is not cached is being read");
-                self.loaded(place, first, &loading).await
+                let (chunk, loading) = loading.expect("a block that is not cached is being read");
+                self.loaded(place, chunk, &loading).await
             }
         }
     }
@@ -151,6 +125,71 @@ impl BlockReader {
             self.metrics.cache_hits.add(1);
         }
         cached
+    }
+
+    /// One block outside of any sequence (an index page).
+    pub async fn single(self: &Rc<Self>, place: BlockLocation) -> Result<CachedBytes, ReadError> {
+        let extent = Extent {
+            base_offset: Offset::new(0),
+            end_offset: Offset::new(0),
+            block: place,
+            offset_in_block: 0,
+            bytes: place.bytes,
+            max_timestamp_ms: 0,
+        };
+        self.block(std::iter::once(extent)).await
+    }
+
+    /// A block whose heads are good, whatever is wrong with the bodies of its batches; the caller
+    /// checks those it wants. Pages that cannot be read are zeros. Never cached.
+    pub async fn block_with_good_heads(
+        &self,
+        place: BlockLocation,
+    ) -> Result<(CachedBytes, Rc<OpenSegment>), ReadError> {
+        let (buffer, segment) = self.disk.read_what_is_there(place).await?;
+        parse(&buffer, &segment, place)?;
+        let whole = CachedBytes {
+            buffer: Rc::new(buffer),
+            start: 0,
+            bytes: to_usize(place.bytes),
+        };
+        Ok((whole, segment))
+    }
+
+    /// A copy of a block whose heads are good, or were before one bit flipped. Not for readers.
+    pub async fn block_with_corrected_heads(
+        &self,
+        place: BlockLocation,
+    ) -> Result<Vec<u8>, ReadError> {
+        let (buffer, segment) = self.disk.read_what_is_there(place).await?;
+        let mut bytes = buffer.to_vec();
+        let header = &segment.header;
+        one_bit::correct_block(&mut bytes, header.salt, header.segment, place.offset);
+        parse(&bytes, &segment, place)?;
+        Ok(bytes)
+    }
+
+    /// Reads a parked slice again. What is damaged meanwhile is an error, like for any reader.
+    pub async fn read_back(self: &Rc<Self>, parked: &ParkedSlice) -> Result<BlockSlice, ReadError> {
+        let place = parked.block;
+        let whole = match self.single(place).await {
+            Ok(whole) => whole,
+            // The slice may be the intact part of a damaged block, as it was when it was read.
+            Err(refused @ ReadError::Corrupt { .. }) => {
+                let (whole, segment) = self.block_with_good_heads(place).await?;
+                if is_damaged(&parse(whole.as_slice(), &segment, place)?, parked) {
+                    return Err(refused);
+                }
+                whole
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(BlockSlice {
+            bytes: whole.slice(to_usize(parked.offset - place.offset), parked.bytes),
+            segment: Rc::clone(&parked.segment),
+            block: place,
+            offset: parked.offset,
+        })
     }
 
     async fn loaded(
@@ -168,146 +207,56 @@ impl BlockReader {
                     let skip = to_usize(place.offset - chunk.start);
                     return Ok(whole.slice(skip, to_usize(place.bytes)));
                 }
-                Some(Err(error)) => {
+                Some(Err(_)) => {
                     loading.done.notify();
                     // What is damaged may be a neighbour that was only read along.
-                    let alone = Chunk::of(place);
-                    if chunk == alone {
-                        return Err(error);
-                    }
-                    return self.read_charged(alone, None).await;
+                    return self.read_alone(place).await;
                 }
             }
         }
     }
 
-    /// One block outside of any sequence (an index page).
-    pub async fn single(self: &Rc<Self>, place: BlockLocation) -> Result<CachedBytes, ReadError> {
-        let extent = Extent {
-            base_offset: Offset::new(0),
-            end_offset: Offset::new(0),
-            block: place,
-            offset_in_block: 0,
-            bytes: place.bytes,
-            max_timestamp_ms: 0,
-        };
-        self.block(std::iter::once(extent)).await
+    /// Starts a read, or joins the one that covers its first block, `place`.
+    fn load(self: &Rc<Self>, chunk: Chunk, place: BlockLocation) -> Running {
+        let running = self.running(place);
+        running.unwrap_or_else(|| self.start(self.uncovered(chunk), None))
     }
 
-    /// A block whose heads are good, whatever is wrong with the bodies of its batches; the caller
-    /// checks those it wants. Never cached.
-    pub async fn block_with_good_heads(
-        &self,
-        place: BlockLocation,
-    ) -> Result<(CachedBytes, Rc<OpenSegment>), ReadError> {
-        let (buffer, segment) = self.unchecked(place).await?;
-        let header = &segment.header;
-        parse_block(&buffer, header.salt, header.segment, place.offset)
-            .map_err(|error| corrupt(place, &error))?;
-        let whole = CachedBytes {
-            buffer: Rc::new(buffer),
-            start: 0,
-            bytes: to_usize(place.bytes),
-        };
-        Ok((whole, segment))
-    }
-
-    /// A copy of a block whose heads are good, or were before one bit flipped. Not for readers.
-    pub async fn block_with_corrected_heads(
-        &self,
-        place: BlockLocation,
-    ) -> Result<Vec<u8>, ReadError> {
-        let (buffer, segment) = self.unchecked(place).await?;
-        let mut bytes = buffer.to_vec();
-        let header = &segment.header;
-        one_bit::correct_block(&mut bytes, header.salt, header.segment, place.offset);
-        match parse_block(&bytes, header.salt, header.segment, place.offset) {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(corrupt(place, &error)),
-        }
-    }
-
-    async fn unchecked(
-        &self,
-        place: BlockLocation,
-    ) -> Result<(Buffer, Rc<OpenSegment>), ReadError> {
-        let io = |error: io::Error| ReadError::io(place, &error);
-        let (journal, segment) = place.segment_key();
-        let segment = self.files.open(journal, segment).await.map_err(io)?;
-        let (offset, bytes) = (u64::from(place.offset), to_usize(place.bytes));
-        let buffer = segment.file.read(offset, bytes).await.map_err(io)?;
-        if buffer.len() < bytes {
-            return Err(corrupt(place, &"the file ends before it"));
-        }
-        Ok((buffer, segment))
-    }
-
-    /// Reads a parked slice again, whole.
-    pub async fn read_back(&self, parked: &ParkedSlice) -> io::Result<Vec<BlockSlice>> {
-        let start = parked.offset - parked.offset % BLOCK_ALIGN_U32;
-        let skip = to_usize(parked.offset - start);
-        let wanted = (skip + parked.bytes).next_multiple_of(to_usize(BLOCK_ALIGN_U32));
-        let first = wanted.min(to_usize(BLOCK_BYTES_MAX_U32));
-        let buffer = Rc::new(parked.segment.file.read(u64::from(start), first).await?);
-        let here = (first - skip).min(parked.bytes);
-        let mut slices = vec![BlockSlice {
-            bytes: CachedBytes {
-                buffer,
-                start: skip,
-                bytes: here,
-            },
-            segment: Rc::clone(&parked.segment),
-            offset: parked.offset,
-        }];
-        if here < parked.bytes {
-            // A slice of up to 1 MiB that starts inside a page touches one page more.
-            let at = u64::from(start) + u64::try_from(first).expect("usize fits u64");
-            let buffer = Rc::new(parked.segment.file.read(at, wanted - first).await?);
-            slices.push(BlockSlice {
-                bytes: CachedBytes {
-                    buffer,
-                    start: 0,
-                    bytes: parked.bytes - here,
-                },
-                segment: Rc::clone(&parked.segment),
-                offset: parked.offset + u32::try_from(here).expect("a slice is below 1 MiB"),
-            });
-        }
-        Ok(slices)
-    }
-
-    fn is_cached(&self, chunk: Chunk) -> bool {
-        let first_page = BlockLocation {
-            journal: chunk.journal,
-            segment: chunk.segment,
-            offset: chunk.start,
-            bytes: BLOCK_ALIGN_U32,
-        };
-        self.cache.borrow_mut().get(first_page).is_some()
-    }
-
-    /// Starts a read, or joins the one that covers it.
-    fn load(self: &Rc<Self>, chunk: Chunk) -> Rc<Loading> {
-        let running = self.running(chunk);
-        running.unwrap_or_else(|| self.start(chunk, None))
-    }
-
-    /// Starts a read unless it is under way or too much is being read already.
+    /// Starts a read unless its first block is here or on its way, or too much is being read
+    /// already.
     fn load_ahead(self: &Rc<Self>, chunk: Chunk) {
-        if self.running(chunk).is_none()
-            && let Some(charge) = self.in_flight.try_charge(to_usize(chunk.bytes))
-        {
-            self.start(chunk, Some(charge));
+        let first_page = chunk.before(chunk.start + BLOCK_ALIGN_U32).place();
+        let is_coming =
+            self.cache.borrow_mut().get(first_page).is_some() || self.running(first_page).is_some();
+        if !is_coming && let Some(charge) = self.in_flight.try_charge(to_usize(chunk.bytes)) {
+            self.start(self.uncovered(chunk), Some(charge));
         }
     }
 
-    fn running(&self, chunk: Chunk) -> Option<Rc<Loading>> {
+    /// The chunk that is being read and covers a place.
+    fn running(&self, place: BlockLocation) -> Option<Running> {
         let loading = self.loading.borrow();
-        let (running, loading) = loading.get(&chunk.key())?;
-        (running.bytes >= chunk.bytes).then(|| Rc::clone(loading))
+        let key = Chunk::of(place).key();
+        let (_, (chunk, loading)) = loading.range(..=key).next_back()?;
+        chunk.covers(place).then(|| (*chunk, Rc::clone(loading)))
     }
 
-    fn start(self: &Rc<Self>, chunk: Chunk, charge: Option<Charge>) -> Rc<Loading> {
+    /// The chunk up to where another one begins that is being read, or is in the cache and large
+    /// enough that going around it is cheaper than reading it again.
+    fn uncovered(&self, chunk: Chunk) -> Chunk {
+        let (journal, segment, start) = chunk.key();
+        let behind = (journal, segment, start + 1)..(journal, segment, chunk.end());
+        let loading = self.loading.borrow();
+        let running = loading.range(behind).next().map(|(key, _)| key.2);
+        let cached = self
+            .cache
+            .borrow()
+            .next_entry(chunk.place(), READ_GAP_BYTES_MAX);
+        let end = running.into_iter().chain(cached).min();
+        end.map_or(chunk, |end| chunk.before(end))
+    }
+
+    fn start(self: &Rc<Self>, chunk: Chunk, charge: Option<Charge>) -> Running {
         let key = chunk.key();
         let loading = Rc::new(Loading::default());
         self.loading
@@ -328,7 +277,7 @@ impl BlockReader {
             result.done.notify();
         };
         executor::spawn(Queue::Cold, read).detach();
-        loading
+        (chunk, loading)
     }
 
     /// Reads within the budget for reads in flight, waiting for it if need be.
@@ -339,29 +288,26 @@ impl BlockReader {
     ) -> Result<CachedBytes, ReadError> {
         let mut charge = charge.unwrap_or_else(|| self.in_flight.charge());
         charge.grow_to(to_usize(chunk.bytes)).await;
-        let read = self.read_chunk(chunk).await;
+        let read = self.disk.read(chunk.place()).await?;
         drop(charge);
-        read
+        self.keep(chunk, read).await
     }
 
-    async fn read_chunk(&self, chunk: Chunk) -> Result<CachedBytes, ReadError> {
-        let place = chunk.place();
-        let io = |error: io::Error| ReadError::io(place, &error);
-        let segment = self
-            .files
-            .open(chunk.journal, chunk.segment)
-            .await
-            .map_err(io)?;
-        let bytes = to_usize(chunk.bytes);
-        let buffer = segment
-            .file
-            .read(u64::from(chunk.start), bytes)
-            .await
-            .map_err(io)?;
+    /// Reads one block without its neighbours, as patiently as it takes.
+    async fn read_alone(&self, place: BlockLocation) -> Result<CachedBytes, ReadError> {
+        let mut charge = self.in_flight.charge();
+        charge.grow_to(to_usize(place.bytes)).await;
+        let read = self.disk.read_patiently(place).await?;
+        drop(charge);
+        self.keep(Chunk::of(place), read).await
+    }
+
+    /// Checks what was read and puts it into the cache.
+    async fn keep(&self, chunk: Chunk, (buffer, segment): Read) -> Result<CachedBytes, ReadError> {
         self.metrics.fetch_cold_reads.add(1);
         self.metrics.fetch_cold_bytes.add(u64::from(chunk.bytes));
         let buffer = Rc::new(buffer);
-        check_chunk(&segment, chunk, &buffer).await?;
+        chunk.check(&segment, &buffer).await?;
         self.cache.borrow_mut().insert(
             chunk.journal,
             chunk.segment,
@@ -372,98 +318,29 @@ impl BlockReader {
         Ok(CachedBytes {
             buffer,
             start: 0,
-            bytes,
+            bytes: to_usize(chunk.bytes),
         })
     }
 }
 
-impl Chunk {
-    fn key(self) -> ChunkStart {
-        (self.journal, self.segment, self.start)
-    }
-
-    fn place(self) -> BlockLocation {
-        BlockLocation {
-            journal: self.journal,
-            segment: self.segment,
-            offset: self.start,
-            bytes: self.bytes,
-        }
-    }
-
-    fn of(block: BlockLocation) -> Chunk {
-        Chunk {
-            journal: block.journal,
-            segment: block.segment,
-            start: block.offset,
-            bytes: block.bytes,
-        }
-    }
-
-    /// The chunk that also covers `block`, if that is worth one read.
-    fn extended(self, block: BlockLocation) -> Option<Chunk> {
-        if (block.journal, block.segment) != (self.journal, self.segment) {
-            return None;
-        }
-        let end = self.start + self.bytes;
-        if block.offset + block.bytes <= end && block.offset >= self.start {
-            return Some(self);
-        }
-        let gap = block.offset.checked_sub(end)?;
-        let bytes = block.offset + block.bytes - self.start;
-        (gap <= READ_GAP_BYTES_MAX && bytes <= BLOCK_BYTES_MAX_U32)
-            .then_some(Chunk { bytes, ..self })
-    }
-}
-
-/// The first `count` chunks that hold the blocks of `extents`.
-fn plan_chunks(extents: impl Iterator<Item = Extent>, count: usize) -> Vec<Chunk> {
-    let mut chunks: Vec<Chunk> = Vec::with_capacity(count);
-    for extent in extents {
-        let longer = chunks.last().and_then(|last| last.extended(extent.block));
-        if let Some(longer) = longer {
-            chunks.pop();
-            chunks.push(longer);
-        } else if chunks.len() == count {
-            break;
-        } else {
-            chunks.push(Chunk::of(extent.block));
-        }
-    }
-    chunks
-}
-
-/// Checks every block of a chunk, heads and bodies, and that they tile it.
-async fn check_chunk(
+/// A block with its heads checked.
+fn parse<'a>(
+    bytes: &'a [u8],
     segment: &OpenSegment,
-    chunk: Chunk,
-    buffer: &Buffer,
-) -> Result<(), ReadError> {
-    let mut at = 0;
-    let end = to_usize(chunk.bytes);
-    while at < end {
-        let position = chunk.start + u32::try_from(at).expect("a chunk is at most 1 MiB");
-        let corrupt = |reason: String| ReadError::Corrupt {
-            place: BlockLocation {
-                offset: position,
-                ..chunk.place()
-            },
-            reason,
-        };
-        let header = &segment.header;
-        let view = parse_block(&buffer[at..end], header.salt, header.segment, position)
-            .map_err(|error| corrupt(error.to_string()))?;
-        view.verify_bodies()
-            .map_err(|error| corrupt(error.to_string()))?;
-        at += to_usize(view.header().length);
-        executor::yield_if_needed().await;
-    }
-    Ok(())
+    place: BlockLocation,
+) -> Result<BlockView<'a>, ReadError> {
+    let header = &segment.header;
+    parse_block(bytes, header.salt, header.segment, place.offset)
+        .map_err(|error| corrupt(place, &error))
 }
 
-fn corrupt(place: BlockLocation, reason: &dyn std::fmt::Display) -> ReadError {
-    let reason = reason.to_string();
-    ReadError::Corrupt { place, reason }
+/// Whether a damaged batch of the block reaches into the slice.
+fn is_damaged(block: &BlockView<'_>, slice: &ParkedSlice) -> bool {
+    let start = slice.offset - slice.block.offset;
+    let end = to_usize(start) + slice.bytes;
+    block.damaged_batches().any(|batch| {
+        to_usize(batch.offset_in_block) < end && start < batch.offset_in_block + batch.bytes
+    })
 }
 
 fn to_usize(value: u32) -> usize {

@@ -138,7 +138,7 @@ impl Shard {
         for sealed in self.journal.segments().sealed() {
             let key = (journal, sealed.segment);
             let in_use = self.index.live.borrow().wants(key)
-                || (self.reader.files.leased(journal, sealed.segment)
+                || (self.reader.files().leased(journal, sealed.segment)
                     && !planted::is(Bug::FreeWithoutLease))
                 || self.claims.borrow().is_claimed(key);
             if in_use {
@@ -178,7 +178,7 @@ impl Shard {
 
     async fn free_segment(&self, segment: SegmentSeq) {
         let journal = self.journal.id();
-        self.reader.files.retire(journal, segment);
+        self.reader.files().retire(journal, segment);
         self.cache.borrow_mut().forget_segment(journal, segment);
         match self.journal.segments().free(segment).await {
             Ok(outcome) => {
@@ -198,7 +198,7 @@ impl Shard {
                 );
             }
         }
-        self.reader.files.retired(journal, segment);
+        self.reader.files().retired(journal, segment);
     }
 
     /// Removes the segments of journals that no shard writes any more, once nobody needs them.
@@ -207,21 +207,21 @@ impl Shard {
         let mut removed = BTreeSet::new();
         for key in &kept {
             let needed = self.wants_segment(*key)
-                || self.reader.files.leased(key.0, key.1)
+                || self.reader.files().leased(key.0, key.1)
                 || self.claims.borrow().is_claimed(*key);
             if needed {
                 continue;
             }
-            self.reader.files.retire(key.0, key.1);
+            self.reader.files().retire(key.0, key.1);
             self.cache.borrow_mut().forget_segment(key.0, key.1);
-            let path = self.reader.files.path(key.0, key.1);
+            let path = self.reader.files().path(key.0, key.1);
             match self.agent.remove(&path).await {
                 Ok(()) => {
                     removed.insert(*key);
                 }
                 Err(error) => warn!(path = %path.display(), %error, "segment not removed"),
             }
-            self.reader.files.retired(key.0, key.1);
+            self.reader.files().retired(key.0, key.1);
         }
         kept.retain(|key| !removed.contains(key));
         *self.old_segments.borrow_mut() = kept;

@@ -15,7 +15,7 @@ use catena_core::checkpoint::ChainSection;
 use catena_core::entry::RecordKind;
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
 use catena_core::log::{Folded, ShardLog};
-use catena_core::recover::{FrameSummary, UnknownLoss};
+use catena_core::recover::{FrameSummary, MovedBatch, only_moved};
 use catena_protocol::ids::{ChainId, ShardId, TopicId};
 use futures_util::future::try_join_all;
 use tracing::{info, warn};
@@ -145,17 +145,17 @@ type Built = (Rc<Shard>, Receiver<ShardMessage>, Taken, Vec<SegmentKey>);
 
 async fn build(
     boot: ShardBoot,
-    input: ShardInput,
+    mut input: ShardInput,
     tail: JournalTail,
     agent: Rc<FileAgent>,
 ) -> Result<Built> {
-    let mut log = open_chains(&boot, input.sections)?;
-    let found = (&input.frames[..], &input.unknown[..]);
-    let presumed = fold(&mut log, &boot, found)?;
+    let mut log = open_chains(&boot, std::mem::take(&mut input.sections))?;
+    let moved = only_moved(&input.moved, &input.frames);
+    let presumed = fold(&mut log, &boot, &input, &moved)?;
     let old = OldSegments::list(&boot, &agent).await?;
     let index = ShardIndex::new(old.elsewhere);
     let own = JournalId::new(boot.id.get());
-    rebuild_index(&index, &log, &boot.plan, &input.frames);
+    rebuild_index(&index, &log, &boot.plan, &input.frames, moved);
     index.covered.set(boot.plan.index_covered(own));
     let runs = Runs::new(input.runs);
     let pins = Pins::new(runs.segments().clone());
@@ -175,6 +175,7 @@ async fn build(
     let journal = Journal::open(config, tail, Rc::clone(&agent), Arc::clone(&metrics)).await?;
     let cache = Rc::new(RefCell::new(BlockCache::new(boot.cache_bytes)));
     let files = SegmentFiles::new(boot.journals.clone());
+    let probe = recovery::ledger_path(journal.dir());
     let checkpoint = boot.plan.checkpoints.get(&own).and_then(Option::as_ref);
     let taken = Taken {
         sequence: checkpoint.map_or(0, |checkpoint| checkpoint.sequence),
@@ -189,7 +190,7 @@ async fn build(
         node: boot.node,
         log: RefCell::new(log),
         index,
-        reader: BlockReader::new(files, Rc::clone(&cache), Arc::clone(&metrics)),
+        reader: BlockReader::new(files, probe, Rc::clone(&cache), Arc::clone(&metrics)),
         cache,
         noted_to: Cell::new(journal.flushed()),
         first_segment: journal.active_segment(),
@@ -252,10 +253,11 @@ fn open_chains(boot: &ShardBoot, sections: Vec<ChainSection>) -> Result<ShardLog
 fn fold(
     log: &mut ShardLog,
     boot: &ShardBoot,
-    (frames, unknown): (&[FrameSummary], &[UnknownLoss]),
+    input: &ShardInput,
+    moved: &[MovedBatch],
 ) -> Result<bool> {
     let folded_to = boot::folded_to(log);
-    for frame in frames {
+    for frame in &input.frames {
         let folded = log.fold(frame).with_context(|| {
             format!(
                 "chain {} does not fit together at {}",
@@ -275,8 +277,13 @@ fn fold(
             );
         }
     }
+    for (tp, extent) in moved {
+        if let Some(chain) = boot.plan.metadata.chain_of(*tp) {
+            log.restore_moved(*tp, chain, extent)?;
+        }
+    }
     drop_unknown_topics(log, &boot.plan);
-    let found = (frames, unknown);
+    let found = (&input.frames[..], &input.unknown[..]);
     Ok(boot::account_for_losses(
         log, &boot.plan, boot.id, &folded_to, found,
     ))
@@ -294,20 +301,29 @@ fn drop_unknown_topics(log: &mut ShardLog, plan: &BootPlan) {
 }
 
 /// Puts the extents that no run covers into memory.
-fn rebuild_index(index: &ShardIndex, log: &ShardLog, plan: &BootPlan, frames: &[FrameSummary]) {
-    for frame in frames {
-        if frame.block.start() < plan.index_covered(frame.block.journal) {
-            continue;
-        }
-        for (tp, extent) in &frame.rows {
-            let live = log
-                .partition(*tp)
-                .is_some_and(|p| extent.end_offset > p.log_start);
-            if live {
-                index.insert(*tp, *extent);
-            }
-        }
+fn rebuild_index(
+    index: &ShardIndex,
+    log: &ShardLog,
+    plan: &BootPlan,
+    frames: &[FrameSummary],
+    mut moved: Vec<MovedBatch>,
+) {
+    let is_covered =
+        |frame: &&FrameSummary| frame.block.start() < plan.index_covered(frame.block.journal);
+    let uncovered = frames.iter().filter(|frame| !is_covered(frame));
+    let of_frames = uncovered.flat_map(|frame| frame.rows.iter().copied());
+    let is_live = |(tp, extent): &MovedBatch| {
+        let partition = log.partition(*tp);
+        partition.is_some_and(|partition| extent.end_offset > partition.log_start)
+    };
+    let insert = |(tp, extent)| index.insert(tp, extent);
+    if moved.is_empty() {
+        return of_frames.filter(is_live).for_each(insert);
     }
+    // Memory takes the extents of a partition in the order of their offsets.
+    moved.extend(of_frames);
+    moved.sort_by_key(|(tp, extent)| (*tp, extent.base_offset));
+    moved.into_iter().filter(is_live).for_each(insert);
 }
 
 /// Segments that exist at start.

@@ -15,9 +15,6 @@ use crate::payload;
 use crate::wire::{CallError, Wire};
 use crate::world::World;
 
-/// How often a reader asks for what cannot be read.
-const UNREADABLE_MAX: u32 = 5;
-
 /// How a reader reads.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -50,8 +47,6 @@ struct Reader {
     session: u32,
     /// What was known of the bounds when the last request was sent.
     bounds_before: (u64, u64),
-    /// Answers in a row that said that the disk could not be read.
-    unreadable: u32,
     /// What a complete read collects.
     collected: Option<BTreeMap<u64, Value>>,
 }
@@ -115,7 +110,6 @@ impl Reader {
             log_start: 0,
             session: 0,
             bounds_before: (0, 0),
-            unreadable: 0,
             collected: None,
         }
     }
@@ -210,14 +204,12 @@ impl Reader {
                 }
                 // An interest that ended in an error begins anew, maybe elsewhere.
                 if code == ErrorCode::Internal {
-                    self.note_unreadable();
                     return Ok(Fetched::Again);
                 }
                 return Err(CallError::Broken);
             }
         }
         self.note_bounds(item);
-        self.unreadable = 0;
         let records = payload::records(self.plan.tp, payload);
         let Some((first, _)) = records.first().copied() else {
             return Ok(Fetched::Nothing);
@@ -244,19 +236,6 @@ impl Reader {
             self.next = self.next.max(offset + 1);
         }
         Ok(Fetched::Something)
-    }
-
-    /// A page of the disk that cannot be read is answered like a read that may work the next time.
-    /// Who has asked often enough passes over the record.
-    fn note_unreadable(&mut self) {
-        self.unreadable += 1;
-        let mut model = self.world.model.borrow_mut();
-        if self.unreadable > UNREADABLE_MAX && model.tolerance.damage {
-            // A whole segment can be like this: the steps grow.
-            let step = 1 << ((self.unreadable - UNREADABLE_MAX).min(12) / 2);
-            model.reported_lost(self.plan.tp, self.next, self.next + step);
-            self.next += step;
-        }
     }
 
     /// The log start passed this reader by, which only a policy does.

@@ -3,6 +3,7 @@
 //! Needs the features `simulation` and `planted-bugs`. More seeds: the program `catena-simulate`.
 
 mod consumer;
+mod disk_trouble;
 mod model;
 mod node;
 mod payload;

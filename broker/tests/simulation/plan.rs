@@ -98,8 +98,6 @@ pub(crate) struct Scenario {
     pub(crate) node: NodeOptions,
     /// One time in so many a restart changes the number of shards; 0 for never.
     pub(crate) redeals: u64,
-    /// Whether it only grows then, or only shrinks.
-    pub(crate) grows: bool,
     pub(crate) topics: Vec<TopicPlan>,
     pub(crate) producers: Vec<ProducerPlan>,
     pub(crate) readers: Vec<ReaderPlan>,
@@ -117,8 +115,6 @@ impl Scenario {
         let trouble = Trouble::of_seed(seed);
         let is_large = match trouble {
             Trouble::SlowReaders => true,
-            // What a stalled reader is sent is read again, and the reader is who verifies it.
-            Trouble::Damage => false,
             _ => rng.chance(1, 6),
         };
         let topics = topics(&mut rng, trouble, is_large);
@@ -126,7 +122,6 @@ impl Scenario {
         let readers = readers(&mut rng, trouble, &topics);
         let shards = if rng.chance(2, 3) { 1 } else { 2 };
         let redeals = if rng.chance(1, 4) { 3 } else { 0 };
-        let grows = rng.chance(1, 2);
         let mut crashes = crashes(&mut rng, trouble);
         let faults = faults(&mut rng, trouble);
         // The last group before a crash that went astray looks like one that was never written: a
@@ -142,7 +137,6 @@ impl Scenario {
                 cache_bytes: if is_large { 512 << 10 } else { 8 << 20 },
             },
             redeals,
-            grows,
             topics,
             producers,
             readers,

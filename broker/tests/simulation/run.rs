@@ -262,13 +262,7 @@ impl Keeper {
         self.incarnation += 1;
         let redeals = self.scenario.redeals;
         if self.incarnation > 1 && redeals > 0 && self.world.draw(|rng| rng.chance(1, redeals)) {
-            let drawn = self.world.draw(|rng| [1, 2, 3][rng.index(3)]);
-            let before = self.scenario.node.shards;
-            self.scenario.node.shards = if self.scenario.grows {
-                before.max(drawn)
-            } else {
-                before.min(drawn)
-            };
+            self.scenario.node.shards = self.world.draw(|rng| [1, 2, 3][rng.index(3)]);
         }
         Node::start(self.scenario.node, self.incarnation)
     }

@@ -4,7 +4,7 @@
 //! work (renames, checkpoints, directory listings), one for preparing segments, which can take
 //! seconds and must not hold up a checkpoint. The caller's executor only ever awaits.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use catena_core::planted::{self, Bug};
 use rustix::thread::CpuSet;
 use tokio::sync::oneshot;
 
+use super::directory::{self, create_dir_durably};
 use super::in_context;
 use super::zeroed::{self, Zeroed};
 use crate::runtime::executor::host_cores;
@@ -108,7 +108,7 @@ impl FileAgent {
                 run(&threads.slow, move || {
                     let zeroed =
                         zeroed::create(&path, bytes, pause).map_err(within("create", &path))?;
-                    sync_parent(&path)?;
+                    directory::sync_parent(&path)?;
                     Ok(zeroed)
                 })
                 .await
@@ -136,7 +136,7 @@ impl FileAgent {
             Helper::Threads(threads) => {
                 run(&threads.quick, move || {
                     zeroed::allocate(&path, bytes).map_err(within("create", &path))?;
-                    sync_parent(&path)
+                    directory::sync_parent(&path)
                 })
                 .await
             }
@@ -176,9 +176,9 @@ impl FileAgent {
                 run(&threads.quick, move || {
                     fs::rename(&from, &to).map_err(within("rename", &from))?;
                     if from.parent() != to.parent() {
-                        sync_parent(&from)?;
+                        directory::sync_parent(&from)?;
                     }
-                    sync_parent(&to)
+                    directory::sync_parent(&to)
                 })
                 .await
             }
@@ -198,7 +198,7 @@ impl FileAgent {
             Helper::Threads(threads) => {
                 run(&threads.quick, move || {
                     fs::remove_file(&path).map_err(within("remove", &path))?;
-                    sync_parent(&path)
+                    directory::sync_parent(&path)
                 })
                 .await
             }
@@ -215,7 +215,9 @@ impl FileAgent {
     pub async fn create_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref().to_owned();
         match &self.0 {
-            Helper::Threads(threads) => run(&threads.quick, move || create_dir(&path)).await,
+            Helper::Threads(threads) => {
+                run(&threads.quick, move || create_dir_durably(&path)).await
+            }
             Helper::Memory(disk) => disk
                 .create_dir(&path)
                 .map_err(within("create directory", &path)),
@@ -231,7 +233,7 @@ impl FileAgent {
     pub async fn sync_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref().to_owned();
         match &self.0 {
-            Helper::Threads(threads) => run(&threads.quick, move || sync_dir(&path)).await,
+            Helper::Threads(threads) => run(&threads.quick, move || directory::sync(&path)).await,
             Helper::Memory(_) => Ok(()),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.sync_dir(&path).await,
@@ -346,7 +348,7 @@ fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     renamed?;
-    sync_parent(path)
+    directory::sync_parent(path)
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -357,42 +359,6 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
-}
-
-fn create_dir(path: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
-    let mut above = Some(path);
-    while let Some(directory) = above.filter(|directory| !directory.is_dir()) {
-        missing.push(directory);
-        above = directory
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-    }
-    for directory in missing.into_iter().rev() {
-        fs::create_dir(directory).map_err(within("create directory", directory))?;
-        sync_parent(directory)?;
-    }
-    // Also if it was there: a process that was killed may have made it and not come to flush it.
-    sync_parent(path)
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        Some(parent) => sync_dir(parent),
-        None => sync_dir(Path::new(".")),
-    }
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    if planted::is(Bug::MissingDirectoryFlush) {
-        return Ok(());
-    }
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(within("flush", path))
 }
 
 fn list(path: &Path) -> io::Result<Vec<FileEntry>> {

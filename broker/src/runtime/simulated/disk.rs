@@ -134,6 +134,16 @@ impl Disk {
         inode.flip_bit(offset, bit)
     }
 
+    /// Makes a page of a file unreadable until it is written again.
+    pub fn spoil(&self, path: &Path, offset: u64) {
+        let mut state = self.0.borrow_mut();
+        let id = state.names.file(path).expect("there is such a file");
+        let mut rng = state.rng.fork();
+        let page = offset / PAGE_BYTES as u64;
+        let inode = state.inodes.get_mut(&id).expect("names lead to inodes");
+        inode.rot(page, Fault::LatentSectorError, &mut rng);
+    }
+
     /// Files in order of their names: path and length in bytes.
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         let state = self.0.borrow();
@@ -192,9 +202,8 @@ fn begin(operation: Operation, on: InodeId, at: u64, bytes: usize) -> Begun {
     let (io, begun) = world.disk().with(|state| {
         let io = state.ios;
         state.ios += 1;
-        let inode = state.inodes.get(&on);
-        let kind = (inode.is_some(), inode.is_some_and(|i| i.is_protected));
-        let fault = state.faults.take(io, operation, kind);
+        let is_protected = state.inodes.get(&on).is_some_and(|i| i.is_protected);
+        let fault = state.faults.take(io, operation, is_protected);
         if let Some(fault) = fault.filter(|fault| fault.is_rot()) {
             state.rot(fault, world.now_us());
         }
@@ -245,12 +254,14 @@ impl State {
     /// Damages something that is stored: any page, or the last one of a file.
     ///
     /// What was made durable just before, or just before a crash, is spared: damage to the last
-    /// group before the ledger knew of it is what a single node cannot tell from a torn write.
+    /// group before the ledger knew of it is what a single node cannot tell from a torn write. For
+    /// the same reason a ledger is damaged only if nothing else is.
     fn rot(&mut self, fault: Fault, now_us: u64) {
+        let is_alone = self.faults.is_only_damage();
         let mut stored: Vec<_> = self
             .inodes
             .iter()
-            .filter(|(_, inode)| !inode.is_protected)
+            .filter(|(_, inode)| !inode.is_protected && (is_alone || !inode.is_ledger))
             .flat_map(|(id, inode)| inode.old_pages(now_us).map(|page| (*id, page)))
             .collect();
         stored.sort_unstable();
@@ -289,7 +300,9 @@ impl State {
             .protected
             .as_ref()
             .is_some_and(|directory| path.starts_with(directory));
-        self.inodes.insert(id, Inode::new(is_protected));
+        let mut inode = Inode::new(is_protected);
+        inode.is_ledger = path.file_name().is_some_and(|name| name == "ledger");
+        self.inodes.insert(id, inode);
         self.names.link(path, Node::File(id));
         Ok(id)
     }

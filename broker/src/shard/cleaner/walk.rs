@@ -62,7 +62,7 @@ impl Shard {
     pub(super) async fn read_piece(self: &Rc<Self>, walk: &mut Walk) -> io::Result<Vec<FoundRow>> {
         let open = self
             .reader
-            .files
+            .files()
             .open(self.journal.id(), walk.segment.segment)
             .await?;
         let (mut found, mut found_bytes, mut read_bytes) = (Vec::new(), 0, 0);

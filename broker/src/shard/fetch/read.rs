@@ -140,6 +140,7 @@ async fn slice(
     let slice = BlockSlice {
         bytes,
         segment,
+        block: extent.block,
         offset: extent.block.offset + extent.offset_in_block + start,
     };
     Ok(Some((slice, next)))
@@ -153,9 +154,7 @@ async fn read(
     extent: &Extent,
 ) -> Result<(CachedBytes, Rc<OpenSegment>), ReadError> {
     let block = block(shard, session, position, extent).await?;
-    let (journal, segment) = extent.block.segment_key();
-    let segment = shard.reader.files.open(journal, segment).await;
-    let segment = segment.map_err(|error| ReadError::io(extent.block, &error))?;
+    let segment = shard.reader.segment(extent.block).await?;
     Ok((block, segment))
 }
 

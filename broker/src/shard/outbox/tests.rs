@@ -39,6 +39,12 @@ fn slice(segment: &Rc<OpenSegment>, offset: u32) -> ResponseSlice {
             bytes: SLICE_BYTES,
         },
         segment: Rc::clone(segment),
+        block: BlockLocation {
+            journal: JournalId(0),
+            segment: SegmentSeq(1),
+            offset,
+            bytes: 256 << 10,
+        },
         offset,
     })
 }

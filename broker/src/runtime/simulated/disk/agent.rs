@@ -10,7 +10,7 @@ use super::file::flush;
 use super::inode::InodeId;
 use super::names::Node;
 use super::{Fault, Operation, State, begin, io_error};
-use crate::runtime::file::FileEntry;
+use crate::runtime::file::{FileEntry, in_context};
 use crate::runtime::simulated::this_world;
 
 /// Operations on names are of no file.
@@ -117,7 +117,7 @@ impl SimulatedAgent {
         let count = with(|state| state.names.pending(path));
         begun.wait().await;
         if begun.fault == Some(Fault::FlushError) {
-            return Err(io_error(libc::EIO));
+            return Err(in_context("flush", path, &io_error(libc::EIO)));
         }
         with(|state| state.names.flush(path, count));
         Ok(())

@@ -9,7 +9,7 @@ pub enum Fault {
     WriteError,
     /// A read fails; the next one may succeed.
     ReadError,
-    /// A flush of a file fails, and what it covered is not written by a later one either.
+    /// A flush fails. What a file's covered is not written by a later one either.
     FlushError,
     /// The disk is full.
     NoSpace,
@@ -123,17 +123,27 @@ impl Faults {
         self.counts
     }
 
+    /// Whether one fault that damages what is stored has happened, and none is planned.
+    pub(super) fn is_only_damage(&self) -> bool {
+        let happened: u64 = Fault::ALL
+            .iter()
+            .zip(self.counts)
+            .filter(|(fault, _)| fault.damages())
+            .map(|(_, count)| count)
+            .sum();
+        happened <= 1 && !self.planned.iter().any(|(_, fault)| fault.damages())
+    }
+
     /// The fault that an operation has.
     pub(super) fn take(
         &mut self,
         io: u64,
         operation: Operation,
-        (is_file, is_protected): (bool, bool),
+        is_protected: bool,
     ) -> Option<Fault> {
         let is_due = |(from, fault): &(u64, Fault)| {
             let spares = match fault {
                 Fault::MisdirectedWrite => is_protected,
-                Fault::FlushError => !is_file,
                 _ => false,
             };
             *from <= io && fault.can_happen_at(operation) && !spares

@@ -45,6 +45,8 @@ struct Piece {
 pub(super) struct Inode {
     /// Whether no fault happens to it.
     pub(super) is_protected: bool,
+    /// Whether it says how far another file was flushed.
+    pub(super) is_ledger: bool,
     /// Length that is visible, in bytes.
     pub(super) len: u64,
     durable_len: u64,
