@@ -70,6 +70,7 @@ fn a_topic_refuses_classes_below_its_minimum() {
         retention_bytes: None,
         retention_ms: None,
         min_durability: Some(Durability::Received),
+        cleanup: None,
     };
     peer.ask(&looser).expect("the minimum can be changed");
     let weak = peer.produce(topic, Durability::Received, &batch(&[b"received"]));
