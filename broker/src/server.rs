@@ -259,6 +259,7 @@ impl Starting<'_> {
             segment_bytes: (least, most),
             space_bytes,
             cache_bytes: usize::try_from(self.config.cache_bytes / shares).unwrap_or(usize::MAX),
+            compaction: self.config.compaction,
             metrics: Arc::clone(self.status.shards()[usize::from(id.get())].metrics()),
             progress: Arc::clone(self.status.shards()[usize::from(id.get())].progress()),
             control: self.control.requests.clone(),

@@ -135,7 +135,9 @@ impl Shard {
             }
             let end = JournalPos::new(sealed.segment, sealed.end);
             let holds_run = self.index.runs.borrow().segments().contains(&key);
-            let is_named = holds_run || self.pins.borrow().contains(key);
+            let is_pinned =
+                self.pins.borrow().contains(key) && !planted::is(Bug::FreeWithoutCheckpoint);
+            let is_named = holds_run || is_pinned;
             if is_named || end > self.recovery_start.get() {
                 waiting.bytes += u64::from(sealed.file_bytes);
                 if waiting.held_by_run.is_none() && holds_run {
@@ -231,7 +233,8 @@ impl Shard {
         let log = self.log.borrow();
         let candidates = log.partitions_unsorted().filter_map(|partition| {
             let policy = *policies.get(&partition.tp.topic)?;
-            policy.may_trim(now_ms, partition).then_some(Candidate {
+            let stored = log.as_stored(partition);
+            policy.may_trim(now_ms, &stored).then_some(Candidate {
                 tp: partition.tp,
                 policy,
                 log_start: partition.log_start,
@@ -263,8 +266,10 @@ impl Shard {
         };
         let trim = {
             let log = self.log.borrow();
-            log.partition(tp)
-                .and_then(|state| trim_to(candidate.policy, now_ms, state, &extents))
+            log.partition(tp).and_then(|state| {
+                let stored = log.as_stored(state);
+                trim_to(candidate.policy, now_ms, &stored, &extents)
+            })
         };
         let Some(trim) = trim else { return Ok(Ok(())) };
         let body = Bytes::copy_from_slice(&trim.frame(tp).encode());
@@ -318,6 +323,9 @@ impl Shard {
 }
 
 fn policy_of(topic: &Topic) -> Policy {
+    if !topic.config.cleanup.deletes() {
+        return Policy::default();
+    }
     Policy {
         bytes: topic.config.retention_bytes,
         age_ms: topic.config.retention_ms,
