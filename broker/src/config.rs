@@ -6,6 +6,7 @@
 mod address;
 mod byte_size;
 mod cgroup;
+mod compaction;
 mod core_list;
 mod host;
 mod resolve;
@@ -17,10 +18,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use catena_core::compaction::CompactionPolicy;
 use thiserror::Error;
 
 pub use address::{AdminAddress, HostPort};
 pub use byte_size::ByteSize;
+pub use compaction::{Percent, Span};
 pub use core_list::CoreChoice;
 pub use host::Host;
 pub use settings::{Args, LogFormat, Settings};
@@ -51,6 +54,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// What the store may use on disk, all shards together.
     pub space_bytes: u64,
+    /// When the partitions of compacted topics are compacted.
+    pub compaction: CompactionPolicy,
     pub log_format: LogFormat,
     /// A level (`info`) or filter directives (`info,catena_broker::journal=debug`).
     pub log_level: String,

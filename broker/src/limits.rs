@@ -209,6 +209,20 @@ pub const CLEANER_REGROUP_GAIN_MIN: usize = 4;
 /// joining keeps nothing much longer.
 pub const CLEANER_JOIN_AGE_DIVISOR: u64 = 16;
 
+/// Bytes of batches that compaction looks at in one step. What of them is written anew is held in
+/// memory until it is written.
+pub const COMPACTION_STEP_BYTES: usize = 16 << 20;
+
+/// A piece of a larger partition is written when it can be so large.
+pub const COMPACTION_PIECE_BYTES_MIN: usize = 1 << 20;
+
+/// Records that compaction looks at without a chance for others to run: some tens of microseconds.
+pub const COMPACTION_RECORDS_PER_SLICE: usize = 256;
+
+/// A partition that had nothing to compact is looked at again after this, or when the frame floor
+/// has moved. The floor is not raised for compaction more often either.
+pub const COMPACTION_RETRY_US: u64 = 10_000_000;
+
 /// Extents that the cleaner looks up at once.
 pub const CLEANER_EXTENTS_AHEAD: usize = 256;
 
@@ -239,6 +253,7 @@ const _: () = {
     assert!(SPACE_DEFAULT_PERCENT < 100);
     assert!(CLEANER_RECORD_BYTES * 2 <= catena_core::limits::DSYNC_BYTES_MAX);
     assert!(CLEANER_RECORD_BYTES <= CLEANER_PIECE_BYTES);
+    assert!(COMPACTION_STEP_BYTES <= CLEANER_PIECE_BYTES);
     // A watchdog that was not run itself charges a shard with two periods at most.
     assert!(WATCHDOG_STALL.as_millis() >= 4 * WATCHDOG_PERIOD.as_millis());
     assert!(ADMIN_HEADER_TIMEOUT.as_millis() < ADMIN_CONNECTION_TIMEOUT.as_millis());

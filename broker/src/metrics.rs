@@ -231,6 +231,18 @@ shard_metrics! {
         "Segments that the cleaner emptied";
     cleaner_regrouped: Counter, "catena_cleaner_regrouped", Plain,
         "Of these, segments whose partitions were put in order while the shard was idle";
+    compaction_passes: Counter, "catena_compaction_passes", Plain,
+        "Passes of key compaction over a partition that came to their end";
+    compaction_bytes_read: Counter, "catena_compaction_bytes_read", Plain,
+        "Bytes read from disk for key compaction";
+    compaction_bytes_saved: Counter, "catena_compaction_bytes_saved", Plain,
+        "Bytes by which key compaction made batches smaller";
+    compaction_records_dropped: Counter, "catena_compaction_records_dropped", Plain,
+        "Records that key compaction left out";
+    compaction_extents_left: Counter, "catena_compaction_extents_left", Plain,
+        "Times that batches were not compacted because of damage, their place or their size";
+    compaction_dirty_bytes: Gauge, "catena_compaction_dirty_bytes", Plain,
+        "Bytes of batches of compacted topics that came after the last pass over their partition";
     scan_bytes: Gauge, "catena_scan_bytes", Plain,
         "Bytes of journal read back at the last start";
     stalls_total: Counter, "catena_stalls", Plain,

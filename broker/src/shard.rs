@@ -38,6 +38,7 @@ pub mod checkpointer;
 pub mod claims;
 pub mod cleaner;
 pub mod committer;
+pub mod compaction;
 pub mod connection;
 pub mod fetch;
 pub mod files;
@@ -60,6 +61,7 @@ pub mod topics;
 use claims::Claims;
 use cleaner::Cleaner;
 use committer::Committer;
+use compaction::Compaction;
 use connection::Connection;
 use fetch::FetchSession;
 use inbox::Receiving;
@@ -123,6 +125,8 @@ pub struct Shard {
     pub pins: RefCell<Pins>,
     /// Empties segments that hold little.
     pub cleaner: Cleaner,
+    /// Drops records of compacted topics that newer ones supersede.
+    pub compaction: Compaction,
     /// Segments that other shards may still read.
     pub claims: RefCell<Claims>,
     /// Everything of the journal before this is in the log's state and the index in memory.
@@ -193,12 +197,11 @@ impl Shard {
         owner_of(chain, self.node.shards)
     }
 
-    /// The weakest class that a topic takes.
-    pub fn topic_min_durability(&self, topic: TopicId) -> Option<Durability> {
-        self.metadata
-            .borrow()
-            .topic(topic)
-            .map(|topic| topic.config.min_durability)
+    /// The weakest class that a topic takes, and whether each of its records needs a key.
+    pub fn produce_rules(&self, topic: TopicId) -> Option<(Durability, bool)> {
+        let metadata = self.metadata.borrow();
+        let config = &metadata.topic(topic)?.config;
+        Some((config.min_durability, config.cleanup.compacts()))
     }
 
     /// What a client is told of a refused batch.

@@ -10,7 +10,7 @@ use catena_protocol::error::{ErrorCode, owner_from_detail};
 use catena_protocol::ids::{PartitionId, TopicId, TopicPartition};
 use catena_protocol::limits::LIST_OFFSETS_ITEMS_MAX;
 use catena_protocol::messages::{
-    AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest,
+    AlterTopicRequest, Cleanup, CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest,
     DescribeTopicResponse, ListOffsetsItem, ListOffsetsRequest, ListOffsetsResult, OffsetSpec,
     TopicConfig,
 };
@@ -42,6 +42,9 @@ pub struct TopicChange {
     pub retention_ms: Option<Option<u64>>,
     /// The weakest durability class the topic takes.
     pub min_durability: Option<catena_protocol::ids::Durability>,
+    /// How old records go. A topic that becomes compacted keeps the records without a key that it
+    /// has, and takes no more of them.
+    pub cleanup: Option<Cleanup>,
 }
 
 /// A topic in a listing.
@@ -172,6 +175,7 @@ impl Admin {
             retention_bytes: change.retention_bytes,
             retention_ms: change.retention_ms,
             min_durability: change.min_durability,
+            cleanup: change.cleanup,
         };
         let changed = self.core.ask_any(&request, true).await;
         let version = changed

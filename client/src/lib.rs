@@ -69,5 +69,6 @@ pub use catena_protocol::compression::Codec;
 pub use catena_protocol::error::ErrorCode;
 pub use catena_protocol::ids::{Durability, TopicId};
 pub use catena_protocol::messages::{
-    ChainInfo, DescribeTopicResponse, NodeInfo, OffsetSpec, PartitionRange, TopicConfig, TopicInfo,
+    ChainInfo, Cleanup, DescribeTopicResponse, NodeInfo, OffsetSpec, PartitionRange, TopicConfig,
+    TopicInfo,
 };

@@ -23,6 +23,7 @@
 mod builder;
 mod header;
 mod reader;
+mod rewriter;
 
 pub use builder::{BatchBuilder, BatchOptions, PushError};
 pub use header::{
@@ -30,6 +31,7 @@ pub use header::{
     verify_body, verify_header,
 };
 pub use reader::{BatchReader, Decompressor, RecordView, Records};
+pub use rewriter::{BatchRewriter, RewriteError, Rewritten};
 
 use crate::compression::CompressionError;
 use crate::error::ErrorCode;

@@ -1,8 +1,8 @@
 //! The codecs of a batch's records: lz4 (block format) and zstd.
 //!
 //! With the feature `compression` (default) both are compiled in; without it the functions are
-//! there and answer [`CompressionError::NotCompiledIn`], so that core and broker, which never
-//! look into a batch, need neither.
+//! there and answer [`CompressionError::NotCompiledIn`], so that the core needs neither. The broker
+//! has them for compacted topics; into the batches of others it never looks.
 //!
 //! Invariant: decompression writes at most the number of bytes the caller names. Contexts and
 //! buffers are reused; a compressor or decompressor belongs to one thread at a time.

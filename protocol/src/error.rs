@@ -151,6 +151,8 @@ error_codes! {
     DurabilityTooWeak = 37, Never, "the topic demands a stronger durability class";
     /// The batch's header breaks a rule (counts, flags, codec, encoding).
     InvalidBatch = 38, Never, "the batch breaks the format; report a bug";
+    /// A record without a key, for a topic that is compacted by key.
+    KeyRequired = 39, Never, "the topic is compacted by key; every record needs one";
     /// The offset is before the log start or after the high watermark.
     OffsetOutOfRange = 40, ResetOffset, "the offset is outside what the partition holds";
     /// A range of the partition is damaged. Detail: the next readable offset.

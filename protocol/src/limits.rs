@@ -16,8 +16,19 @@ pub const HEADER_BYTES_MAX: usize = 4 << 20;
 /// so that a batch always fits into one with its frame.
 pub const BATCH_BYTES_MAX: usize = (1 << 20) - (16 << 10);
 
+/// Offsets that one batch spans (the last is a u16, relative to the first).
+pub const BATCH_OFFSETS_MAX: u64 = 1 << 16;
+
+/// Bytes, before compression, from which on compaction begins another batch for the rest of the
+/// records of one: small enough to be compressed in well below a millisecond.
+pub const REWRITTEN_BYTES_MIN: usize = 64 << 10;
+
 /// Bytes of a batch's record section after decompression.
 pub const DECOMPRESSED_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of a batch's record section after decompression, in a topic that is compacted by key: the
+/// broker looks at every record of it.
+pub const KEYED_RECORDS_BYTES_MAX: usize = 1 << 20;
 
 /// Records of one batch (the count is a u16).
 pub const RECORDS_PER_BATCH_MAX: usize = 65_535;
@@ -97,6 +108,10 @@ const _: () = {
     assert!(HEADER_BYTES_MAX < REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(BATCH_BYTES_MAX.is_multiple_of(8) && BATCH_BYTES_MAX < REQUEST_BYTES_MAX);
     assert!(BATCH_BYTES_MAX <= DECOMPRESSED_BYTES_MAX);
+    assert!(BATCH_BYTES_MAX <= KEYED_RECORDS_BYTES_MAX);
+    assert!(KEYED_RECORDS_BYTES_MAX <= DECOMPRESSED_BYTES_MAX);
+    assert!(BATCH_OFFSETS_MAX == u16::MAX as u64 + 1);
+    assert!(REWRITTEN_BYTES_MIN < BATCH_BYTES_MAX);
     assert!(8 + PRODUCE_ITEMS_MAX * 16 <= HEADER_BYTES_MAX);
     assert!(ACK_ITEMS_MAX * 16 <= HEADER_BYTES_MAX);
     assert!(8 + FETCH_ITEMS_MAX * 40 <= HEADER_BYTES_MAX);

@@ -7,6 +7,7 @@
 //! Invariant: `decode` verifies a table with limits on depth, tables and apparent size before it
 //! reads a field, and compares every count with its limit before it allocates. Any thread.
 
+mod cleanup;
 mod error_response;
 mod fetch;
 mod hello;
@@ -16,6 +17,7 @@ mod metadata;
 mod produce;
 mod topics;
 
+pub use cleanup::{Cleanup, UnknownCleanup};
 pub use error_response::ErrorResponse;
 pub use fetch::{
     FetchInterest, FetchItem, FetchRequest, FetchView, encode_fetch_header,

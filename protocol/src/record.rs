@@ -123,6 +123,8 @@ pub enum RecordError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordPlan {
     timestamp_delta: i64,
+    /// `None`: the record's index.
+    offset_delta: Option<u64>,
     body_bytes: usize,
     /// Bytes of the whole record.
     pub(crate) bytes: usize,
@@ -130,12 +132,18 @@ pub(crate) struct RecordPlan {
 
 impl RecordPlan {
     /// The plan for `record` in a batch whose first timestamp is `timestamp_delta` before its
-    /// own. `None` if its headers are outside the limits.
-    pub(crate) fn new(record: &Record<'_>, timestamp_delta: i64) -> Option<Self> {
+    /// own. `None` if its headers are outside the limits. An absent `offset_delta` stands for the
+    /// record's index.
+    pub(crate) fn new(
+        record: &Record<'_>,
+        timestamp_delta: i64,
+        offset_delta: Option<u64>,
+    ) -> Option<Self> {
         let mut body_bytes = optional_bytes(record.key) + varint_bytes(len_u64(record.headers));
         if timestamp_delta != 0 {
             body_bytes += varint_bytes(zigzag(timestamp_delta));
         }
+        body_bytes += offset_delta.map_or(0, varint_bytes);
         if record.headers.len() > HEADERS_PER_RECORD_MAX {
             return None;
         }
@@ -153,12 +161,13 @@ impl RecordPlan {
         let bytes = 1 + varint_bytes(body_bytes as u64) + body_bytes;
         Some(Self {
             timestamp_delta,
+            offset_delta,
             body_bytes,
             bytes,
         })
     }
 
-    /// Appends the record; its offset is implied by its index.
+    /// Appends the record.
     pub(crate) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         let start = out.len();
         out.reserve(self.bytes);
@@ -166,6 +175,9 @@ impl RecordPlan {
         write_varint(out, self.body_bytes as u64);
         if self.timestamp_delta != 0 {
             write_varint(out, zigzag(self.timestamp_delta));
+        }
+        if let Some(delta) = self.offset_delta {
+            write_varint(out, delta);
         }
         write_optional(out, record.key);
         write_varint(out, len_u64(record.headers));
@@ -190,6 +202,9 @@ impl RecordPlan {
         let mut attributes = 0;
         if self.timestamp_delta != 0 {
             attributes |= HAS_TIMESTAMP_DELTA;
+        }
+        if self.offset_delta.is_some() {
+            attributes |= HAS_OFFSET_DELTA;
         }
         if record.value.is_none() {
             attributes |= VALUE_IS_NULL;

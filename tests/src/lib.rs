@@ -12,6 +12,7 @@
 pub mod broker;
 pub mod clients;
 pub mod command;
+pub mod compacting;
 pub mod crowd;
 pub mod cuts;
 pub mod disk_faults;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use catena_client::Cleanup;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -97,6 +98,10 @@ pub(crate) struct TopicCreate {
     /// The weakest durability that producers of this topic may ask for.
     #[arg(long, default_value = "none")]
     pub(crate) min_durability: Acks,
+    /// How old messages go: `delete` by the limits above, `compact` by key (the newest message of
+    /// each key stays, and every message needs one), or `compact,delete`.
+    #[arg(long, default_value_t)]
+    pub(crate) cleanup: Cleanup,
     /// Succeed if the topic is already there; its settings stay as they are.
     #[arg(long)]
     pub(crate) if_not_exists: bool,
@@ -106,7 +111,7 @@ pub(crate) struct TopicCreate {
 
 #[derive(Debug, Args)]
 #[group(id = "change", required = true, multiple = true,
-        args = ["partitions", "retention_bytes", "retention_time", "min_durability"])]
+        args = ["partitions", "retention_bytes", "retention_time", "min_durability", "cleanup"])]
 pub(crate) struct TopicAlter {
     /// The topic's name.
     pub(crate) name: String,
@@ -122,6 +127,9 @@ pub(crate) struct TopicAlter {
     /// The weakest durability that producers of this topic may ask for.
     #[arg(long)]
     pub(crate) min_durability: Option<Acks>,
+    /// How old messages go: `delete`, `compact` or `compact,delete`.
+    #[arg(long)]
+    pub(crate) cleanup: Option<Cleanup>,
     #[command(flatten)]
     pub(crate) format: Format,
 }

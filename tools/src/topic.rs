@@ -42,12 +42,14 @@ async fn create(admin: &Admin, args: &TopicCreate) -> Result<Answer, Failure> {
         retention_bytes,
         retention_time,
         min_durability,
+        cleanup,
         ..
     } = args;
     let config = TopicConfig {
         retention_bytes: retention_bytes.0,
         retention_ms: retention_time.0,
         min_durability: (*min_durability).into(),
+        cleanup: *cleanup,
         ..TopicConfig::default()
     };
     match admin.create_topic(name, *partitions, config).await {
@@ -113,6 +115,7 @@ async fn describe(admin: &Admin, args: &TopicNamed) -> Result<Answer, Failure> {
         retention_ms,
         class,
         min_durability,
+        cleanup,
     } = &topic.config;
     let bytes = retention_bytes.map_or_else(|| "unlimited".to_owned(), |b| Bytes(b).to_string());
     let time = retention_ms.map_or_else(|| "unlimited".to_owned(), format_span);
@@ -120,6 +123,7 @@ async fn describe(admin: &Admin, args: &TopicNamed) -> Result<Answer, Failure> {
         &mut text,
         &format!("retention {bytes} per partition, {time}"),
     );
+    line(&mut text, &format!("cleanup {cleanup}"));
     line(
         &mut text,
         &format!(
@@ -171,6 +175,7 @@ async fn alter(admin: &Admin, args: &TopicAlter) -> Result<Answer, Failure> {
         retention_bytes: limit(args.retention_bytes),
         retention_ms: limit(args.retention_time),
         min_durability: args.min_durability.map(Durability::from),
+        cleanup: args.cleanup,
     };
     admin.alter_topic(&args.name, change).await?;
     Ok(Answer {
@@ -192,6 +197,7 @@ fn config_json(config: &TopicConfig) -> Value {
         "retention_ms": config.retention_ms,
         "class": config.class,
         "min_durability": name_of(config.min_durability),
+        "cleanup": config.cleanup.name(),
     })
 }
 

@@ -15,7 +15,9 @@ use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 
 #[cfg(test)]
 pub(crate) use envelope::ENVELOPE_BYTES;
-pub(crate) use envelope::{begin_envelope, open_envelope, seal_envelope};
+pub(crate) use envelope::{
+    begin_envelope, open_envelope, open_envelope_to, seal_envelope, seal_envelope_as,
+};
 pub(crate) use put::Put;
 
 /// Why stored or received state could not be read.

@@ -14,6 +14,7 @@ pub mod block;
 pub mod checkpoint;
 pub mod cleaner;
 pub mod codec;
+pub mod compaction;
 pub mod entry;
 pub mod group;
 pub mod ids;

@@ -100,6 +100,25 @@ pub const PRESUMED_OFFSETS_PER_BYTE: u64 = (1 << 16) / 64;
 /// journal holds at most, and a jump that nobody overlooks. A partition has room for four million.
 pub const PRESUMED_OFFSETS_MIN: u64 = PRESUMED_OFFSETS_PER_BYTE << 30;
 
+/// Keys that one pass of compaction notes. Seven eighths of a power of two: a map of so many is
+/// full just before it would grow.
+pub const COMPACTION_KEYS_MAX: usize = (7 << 20) / 8;
+
+/// Memory of that map, per shard that compacts.
+pub const COMPACTION_MAP_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of one key in the map: hash, offset, a byte of control.
+const COMPACTION_KEY_BYTES: usize = 16 + 8 + 1;
+
+/// Passes of compaction that are remembered of a partition; tombstones count their time from one.
+pub const COMPACTION_CLEANINGS_MAX: usize = 8;
+
+/// Extents with damage that one pass of compaction passes over.
+pub const COMPACTION_LEFT_MAX: usize = 1024;
+
+/// Longest extent that a relocation record takes: one row, alone in a block.
+pub const RELOCATED_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX - ROW_BYTES;
+
 /// Chains of the default class.
 pub const CHAINS_PER_CLASS: u32 = 64;
 
@@ -144,6 +163,7 @@ const _: () = {
     // A page is a journal record, an expiry list a frame; each fits a block of its own.
     assert!(INDEX_PAGE_BYTES_MAX <= CONTROL_BODY_BYTES_MAX);
     assert!(PRODUCER_EXPIRY_ROWS_MAX * 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!((1 << 20) * COMPACTION_KEY_BYTES <= COMPACTION_MAP_BYTES_MAX);
     // All runs of a producer row together stay within the circle of sequences.
     assert!(PRODUCER_RUN_RECORDS_MAX as u64 * PRODUCER_RUNS_MAX as u64 <= u32::MAX as u64);
 };

@@ -19,6 +19,7 @@ mod moved;
 mod partition;
 mod section;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -27,6 +28,7 @@ use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use crate::checkpoint::ChainSection;
+use crate::compaction::CompactedPartition;
 use crate::ids::Lsn;
 use crate::limits::LOST_RANGES_MAX;
 
@@ -65,6 +67,7 @@ pub struct ShardLog {
     /// next chain is opened.
     chains: Vec<ChainState>,
     lost: BTreeMap<TopicPartition, Vec<Range<Offset>>>,
+    compacted: BTreeMap<TopicPartition, CompactedPartition>,
 }
 
 /// Why a chain or partition could not be opened.
@@ -240,6 +243,37 @@ impl ShardLog {
     pub fn epoch(&self, chain: ChainId) -> Option<ChainEpoch> {
         let index = self.chain_index(chain).ok()?;
         Some(self.chains[index].epoch)
+    }
+
+    /// What is known of the compaction of a partition, once it was compacted.
+    pub fn compacted(&self, tp: TopicPartition) -> Option<&CompactedPartition> {
+        self.compacted.get(&tp)
+    }
+
+    /// Bytes of a partition's batches that are there: what the log counts, less what compaction
+    /// saved.
+    pub fn stored_bytes(&self, state: &PartitionState) -> u64 {
+        let compacted = self.compacted.get(&state.tp);
+        compacted.map_or(state.bytes, |known| known.stored_bytes(state.bytes))
+    }
+
+    /// The state of a partition with the bytes that are there in the place of those counted.
+    pub fn as_stored<'a>(&self, state: &'a PartitionState) -> Cow<'a, PartitionState> {
+        let bytes = self.stored_bytes(state);
+        if bytes == state.bytes {
+            return Cow::Borrowed(state);
+        }
+        Cow::Owned(PartitionState {
+            bytes,
+            ..state.clone()
+        })
+    }
+
+    /// Notes what is known of the compaction of a partition; of one that is gone, nothing.
+    pub fn note_compacted(&mut self, tp: TopicPartition, compacted: CompactedPartition) {
+        if self.slots.contains_key(&tp) {
+            self.compacted.insert(tp, compacted);
+        }
     }
 
     /// The offsets of a partition whose records were lost, in order: recovery found the frames

@@ -27,11 +27,16 @@ pub enum Bug {
     FreeWithoutLease,
     /// The flush ledger is not written.
     SkipLedger,
+    /// Compaction drops the newest record of a key with the older ones.
+    CompactionDropsNewest,
+    /// A segment is freed as soon as batches were moved out of it, although a checkpoint that is
+    /// kept leads there.
+    FreeWithoutCheckpoint,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 9] = [
+    pub const ALL: [Bug; 11] = [
         Bug::AckBeforeFlush,
         Bug::MissingDirectoryFlush,
         Bug::RetryFailedFlush,
@@ -41,6 +46,8 @@ impl Bug {
         Bug::IndexOffByOneAtRoll,
         Bug::FreeWithoutLease,
         Bug::SkipLedger,
+        Bug::CompactionDropsNewest,
+        Bug::FreeWithoutCheckpoint,
     ];
 
     /// Its name in options and reports.
@@ -55,6 +62,8 @@ impl Bug {
             Bug::IndexOffByOneAtRoll => "index-off-by-one-at-roll",
             Bug::FreeWithoutLease => "free-without-lease",
             Bug::SkipLedger => "skip-ledger",
+            Bug::CompactionDropsNewest => "compaction-drops-newest",
+            Bug::FreeWithoutCheckpoint => "free-without-checkpoint",
         }
     }
 

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use catena_core::compaction::CompactionPolicy;
 use tracing_subscriber::EnvFilter;
 
 use super::{
     ADMIN_PORT_DEFAULT, AdminAddress, ByteSize, Config, ConfigError, CoreChoice, Host,
-    LISTEN_PORT_DEFAULT, Settings,
+    LISTEN_PORT_DEFAULT, Settings, Span,
 };
 use crate::limits::{
     CACHE_BYTES_DEFAULT_MAX, CACHE_BYTES_DEFAULT_MIN, CACHE_BYTES_PER_SHARD_MIN,
@@ -34,6 +35,15 @@ pub(super) fn resolve(settings: Settings, host: &Host) -> Result<Config, ConfigE
         .unwrap_or(AdminAddress::On(loopback(ADMIN_PORT_DEFAULT)));
     let cache_bytes = cache_bytes(settings.cache_bytes, cores.len(), host)?;
     let space_bytes = space_bytes(settings.space_bytes, cores.len(), &data_dir)?;
+    let compaction = CompactionPolicy::default();
+    let compaction = CompactionPolicy {
+        dirty_percent: settings
+            .compaction_dirty_percent
+            .map_or(compaction.dirty_percent, |percent| percent.0),
+        lag_ms: millis(settings.compaction_lag, compaction.lag_ms),
+        lag_max_ms: millis(settings.compaction_lag_max, compaction.lag_max_ms),
+        tombstone_ms: millis(settings.tombstone_retention, compaction.tombstone_ms),
+    };
     Ok(Config {
         data_dir,
         listen,
@@ -43,9 +53,14 @@ pub(super) fn resolve(settings: Settings, host: &Host) -> Result<Config, ConfigE
         segment_bytes: segment_bytes(settings.segment_bytes)?,
         cache_bytes,
         space_bytes,
+        compaction,
         log_format: settings.log_format.unwrap_or_default(),
         log_level: log_level(settings.log_level)?,
     })
+}
+
+fn millis(given: Option<Span>, default: u64) -> u64 {
+    given.map_or(default, |span| span.0)
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::{AdminAddress, ByteSize, Config, ConfigError, CoreChoice, HostPort, sources};
+use super::{
+    AdminAddress, ByteSize, Config, ConfigError, CoreChoice, HostPort, Percent, Span, sources,
+};
 
 /// The command line of `catena-broker`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -59,6 +61,18 @@ pub struct Settings {
     /// What the store may use on disk [default: 85 % of free and used].
     #[arg(long, value_name = "SIZE")]
     pub space_bytes: Option<ByteSize>,
+    /// Compacted topics: the part of a partition, in percent, that must be new [default: 50].
+    #[arg(long, value_name = "PERCENT")]
+    pub compaction_dirty_percent: Option<Percent>,
+    /// Compacted topics: messages younger than this stay as they are [default: 0s].
+    #[arg(long, value_name = "TIME")]
+    pub compaction_lag: Option<Span>,
+    /// Compacted topics: how long anything new waits at the most [default: 24h].
+    #[arg(long, value_name = "TIME")]
+    pub compaction_lag_max: Option<Span>,
+    /// Compacted topics: how long a message without a value stays [default: 24h].
+    #[arg(long, value_name = "TIME")]
+    pub tombstone_retention: Option<Span>,
     /// The form of log lines [default: text].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -69,7 +83,7 @@ pub struct Settings {
 
 impl Settings {
     /// The names of the fields, as in flags and files.
-    pub(super) const KEYS: [&str; 10] = [
+    pub(super) const KEYS: [&str; 14] = [
         "data-dir",
         "listen",
         "advertise",
@@ -78,6 +92,10 @@ impl Settings {
         "segment-bytes",
         "cache-bytes",
         "space-bytes",
+        "compaction-dirty-percent",
+        "compaction-lag",
+        "compaction-lag-max",
+        "tombstone-retention",
         "log-format",
         "log-level",
     ];
@@ -101,6 +119,12 @@ impl Settings {
             segment_bytes: self.segment_bytes.or(weaker.segment_bytes),
             cache_bytes: self.cache_bytes.or(weaker.cache_bytes),
             space_bytes: self.space_bytes.or(weaker.space_bytes),
+            compaction_dirty_percent: self
+                .compaction_dirty_percent
+                .or(weaker.compaction_dirty_percent),
+            compaction_lag: self.compaction_lag.or(weaker.compaction_lag),
+            compaction_lag_max: self.compaction_lag_max.or(weaker.compaction_lag_max),
+            tombstone_retention: self.tombstone_retention.or(weaker.tombstone_retention),
             log_format: self.log_format.or(weaker.log_format),
             log_level: self.log_level.or(weaker.log_level),
         }
@@ -118,6 +142,10 @@ impl From<&Config> for Settings {
             segment_bytes: Some(ByteSize(config.segment_bytes)),
             cache_bytes: Some(ByteSize(config.cache_bytes)),
             space_bytes: Some(ByteSize(config.space_bytes)),
+            compaction_dirty_percent: Some(Percent(config.compaction.dirty_percent)),
+            compaction_lag: Some(Span(config.compaction.lag_ms)),
+            compaction_lag_max: Some(Span(config.compaction.lag_max_ms)),
+            tombstone_retention: Some(Span(config.compaction.tombstone_ms)),
             log_format: Some(config.log_format),
             log_level: Some(config.log_level.clone()),
         }

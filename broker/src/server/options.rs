@@ -4,6 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use catena_core::compaction::CompactionPolicy;
+
 use crate::config::{Config, HostPort};
 use crate::limits::{
     EMBEDDED_CACHE_BYTES, EMBEDDED_FREE_BUFFER_BYTES, EMBEDDED_MEMORY_BYTES, EMBEDDED_SPACE_BYTES,
@@ -41,6 +43,8 @@ pub struct NodeOptions {
     pub space_bytes: u64,
     /// Free buffers that each shard keeps for reuse.
     pub free_buffer_bytes: usize,
+    /// When the partitions of compacted topics are compacted.
+    pub compaction: CompactionPolicy,
 }
 
 impl NodeOptions {
@@ -69,6 +73,7 @@ impl NodeOptions {
             cache_bytes: EMBEDDED_CACHE_BYTES,
             space_bytes,
             free_buffer_bytes: EMBEDDED_FREE_BUFFER_BYTES,
+            compaction: CompactionPolicy::default(),
         }
     }
 }
@@ -85,6 +90,7 @@ impl From<&Config> for NodeOptions {
             cache_bytes: config.cache_bytes,
             space_bytes: config.space_bytes,
             free_buffer_bytes: buffer::FREE_BYTES_MAX,
+            compaction: config.compaction,
         }
     }
 }

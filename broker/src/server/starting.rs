@@ -177,6 +177,7 @@ impl Starting<'_> {
             segment_bytes: (least, most),
             space_bytes,
             cache_bytes: usize::try_from(options.cache_bytes / shares).unwrap_or(usize::MAX),
+            compaction: options.compaction,
             metrics: Arc::clone(status.metrics()),
             progress: Arc::clone(status.progress()),
             control: self.control.requests.clone(),

@@ -44,7 +44,7 @@ use crate::limits::{
 };
 use crate::runtime::clock;
 
-use moving::Located;
+pub(super) use moving::Located;
 use walk::Walk;
 
 /// Why a segment is emptied.
@@ -110,6 +110,11 @@ impl Cleaner {
         }
     }
 
+    /// Bytes that may be written now.
+    pub fn credit_bytes(&self) -> u64 {
+        self.credit.borrow().available()
+    }
+
     fn spend(&self, bytes: u64) {
         self.own_bytes.set(self.own_bytes.get() + bytes);
         self.credit.borrow_mut().spend(bytes);
@@ -154,8 +159,7 @@ impl Shard {
                 .insert(walk.segment.segment);
             return Ok(Cleaned::Some);
         }
-        let source = (self.journal.id(), walk.segment.segment);
-        if !self.relocate(source, found, pressure).await? {
+        if !self.relocate(found, pressure).await? {
             return Ok(Cleaned::Nothing);
         }
         self.end_piece(walk);
@@ -163,7 +167,7 @@ impl Shard {
     }
 
     /// How urgent space is.
-    fn pressure(&self) -> Pressure {
+    pub(super) fn pressure(&self) -> Pressure {
         let segments = self.journal.segments();
         let used = segments.used_bytes();
         Pressure::new(used, self.journal.space_bytes(), segments.out_of_space())

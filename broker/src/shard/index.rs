@@ -123,6 +123,32 @@ impl Shard {
         log_start: Offset,
         timestamp_ms: i64,
     ) -> Result<Option<Extent>, ReadError> {
+        let mut from = log_start;
+        loop {
+            let Some(hit) = self.named_at_time(tp, from, timestamp_ms).await? else {
+                return Ok(None);
+            };
+            // What an earlier run names may have been moved since.
+            let at = hit.base_offset.max(from);
+            let counting = self.extents_from(tp, at, 1).await?;
+            match counting.first() {
+                // And what was compacted may have lost the record that it was found for.
+                Some(now) if now.max_timestamp_ms < timestamp_ms => from = now.end_offset,
+                Some(now) => return Ok(Some(*now)),
+                None => return Ok(Some(hit)),
+            }
+            executor::yield_if_needed().await;
+        }
+    }
+
+    /// The first extent with such a record from an offset on that memory or any run names, whether
+    /// it counts or not.
+    async fn named_at_time(
+        self: &Rc<Self>,
+        tp: TopicPartition,
+        from: Offset,
+        timestamp_ms: i64,
+    ) -> Result<Option<Extent>, ReadError> {
         let mut best = self.index.mem.borrow().floor_time(tp, timestamp_ms);
         let pages: Vec<PagePlace> = {
             let runs = self.index.runs.borrow();
@@ -136,7 +162,7 @@ impl Shard {
         for place in pages {
             let page = self.index_page(place).await?;
             let hit = page
-                .extents(tp, log_start)
+                .extents(tp, from)
                 .find(|extent| extent.max_timestamp_ms >= timestamp_ms);
             if let Some(hit) = hit
                 && best.is_none_or(|extent| hit.base_offset < extent.base_offset)
@@ -144,11 +170,7 @@ impl Shard {
                 best = Some(hit);
             }
         }
-        let Some(hit) = best else { return Ok(None) };
-        // What an earlier run names may have been moved since.
-        let at = hit.base_offset.max(log_start);
-        let counting = self.extents_from(tp, at, 1).await?;
-        Ok(counting.first().copied().or(best))
+        Ok(best)
     }
 
     /// Writes and merges runs when it is time; called by the shard's maintenance.

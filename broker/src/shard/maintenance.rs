@@ -11,6 +11,7 @@ use tracing::{error, warn};
 use super::Shard;
 use super::checkpointer::{self, Taken};
 use super::cleaner::Cleaned;
+use super::compaction::Compacting;
 use super::index::SegmentKey;
 use super::message::ShardMessage;
 use super::retention::Waiting;
@@ -84,7 +85,8 @@ impl Rounds {
             shard.free_segments().await;
         }
         let has_cleaned = clean(shard, &mut self.taken).await;
-        has_cleaned || shard.metrics.segments_freed.get() > freed_before
+        let has_compacted = compact(shard, &mut self.taken).await;
+        has_cleaned || has_compacted || shard.metrics.segments_freed.get() > freed_before
     }
 
     fn drops_are_due(&mut self, shard: &Shard) -> bool {
@@ -110,6 +112,19 @@ async fn clean(shard: &Rc<Shard>, taken: &mut Taken) -> bool {
     };
     let has_raised = outcome.is_ok();
     note(shard, "cleaning", outcome);
+    has_raised
+}
+
+/// One step of compaction; tells whether to go on at once.
+async fn compact(shard: &Rc<Shard>, taken: &mut Taken) -> bool {
+    let outcome = match shard.compact().await {
+        Ok(Compacting::Nothing) => return false,
+        Ok(Compacting::Some) => return true,
+        Ok(Compacting::FloorIsLow) => make_space(shard, taken, &Waiting::default()).await,
+        Err(error) => Err(error.into()),
+    };
+    let has_raised = outcome.is_ok();
+    note(shard, "compaction", outcome);
     has_raised
 }
 

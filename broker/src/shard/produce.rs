@@ -216,7 +216,8 @@ fn check(
     if let Some(refusal) = shard.refuse_writes() {
         return Err(refusal);
     }
-    if let Some(required) = shard.topic_min_durability(tp.topic)
+    let rules = shard.produce_rules(tp.topic);
+    if let Some((required, _)) = rules
         && durability > required
     {
         return Err((ErrorCode::DurabilityTooWeak, u64::from(required.to_wire())));
@@ -229,6 +230,9 @@ fn check(
         return Err((ErrorCode::InvalidBatch, 0));
     }
     batch::verify_body(bytes).map_err(|error| (error.code(), 0))?;
+    if rules.is_some_and(|(_, needs_keys)| needs_keys) {
+        shard.check_keys(&header, bytes).map_err(|code| (code, 0))?;
+    }
     Ok(header)
 }
 

@@ -146,7 +146,9 @@ impl Shard {
             }
             let end = JournalPos::new(sealed.segment, sealed.end);
             let holds_run = self.index.runs.borrow().segments().contains(&key);
-            let is_named = holds_run || self.pins.borrow().contains(key);
+            let is_pinned =
+                self.pins.borrow().contains(key) && !planted::is(Bug::FreeWithoutCheckpoint);
+            let is_named = holds_run || is_pinned;
             if is_named || end > self.recovery_start.get() {
                 waiting.bytes += u64::from(sealed.file_bytes);
                 if waiting.held_by_run.is_none() && holds_run {
@@ -242,7 +244,8 @@ impl Shard {
         let log = self.log.borrow();
         let found = log.partitions_unsorted().filter_map(|partition| {
             let policy = *policies.get(&partition.tp.topic)?;
-            policy.may_trim(now_ms, partition).then_some(Candidate {
+            let stored = log.as_stored(partition);
+            policy.may_trim(now_ms, &stored).then_some(Candidate {
                 tp: partition.tp,
                 policy,
                 log_start: partition.log_start,
@@ -265,7 +268,8 @@ impl Shard {
             .await?;
         let log = self.log.borrow();
         let planned = log.partition(tp).and_then(|state| {
-            let point = trim_to(candidate.policy, now_ms, state, &extents)?;
+            let stored = log.as_stored(state);
+            let point = trim_to(candidate.policy, now_ms, &stored, &extents)?;
             let dropped = |extent: &Extent| extent.end_offset <= point.log_start;
             extents.truncate(extents.partition_point(dropped));
             Some(PlannedTrim {
@@ -334,6 +338,9 @@ impl Shard {
 }
 
 fn policy_of(topic: &Topic) -> Policy {
+    if !topic.config.cleanup.deletes() {
+        return Policy::default();
+    }
     Policy {
         bytes: topic.config.retention_bytes,
         age_ms: topic.config.retention_ms,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use catena_core::checkpoint::ChainSection;
+use catena_core::compaction::CompactionPolicy;
 use catena_core::entry::RecordKind;
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
 use catena_core::log::{Folded, ShardLog};
@@ -24,6 +25,7 @@ use super::checkpointer::Taken;
 use super::claims::Claims;
 use super::cleaner::Cleaner;
 use super::committer::Committer;
+use super::compaction::Compaction;
 use super::files::{SegmentFiles, journal_dir};
 use super::index::{Runs, SegmentKey, ShardIndex};
 use super::message::{ControlRequest, ShardMessage};
@@ -60,6 +62,8 @@ pub struct ShardBoot {
     pub space_bytes: u64,
     /// Bytes of its cache.
     pub cache_bytes: usize,
+    /// When partitions are compacted.
+    pub compaction: CompactionPolicy,
     /// Its counters.
     pub metrics: Arc<ShardMetrics>,
     /// Beats of its executor.
@@ -206,6 +210,7 @@ async fn build(
         dropped: RefCell::default(),
         pins: RefCell::new(pins),
         cleaner: Cleaner::new(boot.space_bytes),
+        compaction: Compaction::new(boot.compaction),
         claims: RefCell::new(old.claims),
         recovery_start: Cell::new(JournalPos::default()),
         group_done: Notify::new(),

@@ -222,6 +222,7 @@ pub fn alter(shard: &Rc<Shard>, to: ReplyTo, request: AlterTopicRequest) {
         retention_bytes: request.retention_bytes,
         retention_ms: request.retention_ms,
         min_durability: request.min_durability,
+        cleanup: request.cleanup,
     };
     propose(shard, to, command, |shard, to, _| {
         let metadata_version = shard.metadata.borrow().version();

@@ -210,17 +210,17 @@ impl Reader {
             }
         }
         self.note_bounds(item);
-        let records = payload::records(self.plan.tp, payload);
-        let Some((first, _)) = records.first().copied() else {
+        let Some(fetched) = payload::records(self.plan.tp, payload) else {
             return Ok(Fetched::Nothing);
         };
+        let first = fetched.offsets.start;
         assert!(
             first <= self.next,
             "skipped: {} asked for {}, got {first}",
             self.plan.tp,
             self.next
         );
-        for (offset, value) in records {
+        for (offset, value) in fetched.records {
             assert!(
                 offset < self.high_watermark,
                 "above the high watermark: {} offset {offset}",
@@ -233,8 +233,8 @@ impl Reader {
             if let Some(collected) = &mut self.collected {
                 collected.insert(offset, value);
             }
-            self.next = self.next.max(offset + 1);
         }
+        self.next = self.next.max(fetched.offsets.end);
         Ok(Fetched::Something)
     }
 

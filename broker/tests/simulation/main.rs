@@ -64,7 +64,7 @@ fn a_seed_gives_one_trace() {
 }
 
 /// Each bug, where it shows, and how many runs of that kind it may take to find it.
-const FOUND: [(Bug, Trouble, usize); 9] = [
+const FOUND: [(Bug, Trouble, usize); 11] = [
     (Bug::AckBeforeFlush, Trouble::Crashes, 100),
     (Bug::MissingDirectoryFlush, Trouble::Crashes, 100),
     (Bug::RetryFailedFlush, Trouble::Errors, 200),
@@ -74,6 +74,8 @@ const FOUND: [(Bug, Trouble, usize); 9] = [
     (Bug::IndexOffByOneAtRoll, Trouble::SlowReaders, 100),
     (Bug::FreeWithoutLease, Trouble::SlowReaders, 400),
     (Bug::SkipLedger, Trouble::Damage, 800),
+    (Bug::CompactionDropsNewest, Trouble::Crashes, 100),
+    (Bug::FreeWithoutCheckpoint, Trouble::SlowReaders, 400),
 ];
 
 fn fails_with(bug: Option<Bug>, seed: u64) -> bool {

@@ -20,6 +20,13 @@ pub(crate) struct Value {
     pub(crate) number: u32,
 }
 
+impl Value {
+    /// Its key, if there are `keys` of them.
+    pub(crate) fn key(self, keys: u32) -> u32 {
+        self.number % keys
+    }
+}
+
 /// What may go wrong in a run without anybody being to blame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tolerance {
@@ -46,6 +53,8 @@ pub(crate) struct Model {
 #[derive(Default)]
 struct Partition {
     is_trimmed: bool,
+    /// Compacted, with so many keys: a record may go when a newer one of its key is there.
+    keys: Option<u32>,
     is_forgotten: bool,
     sent: BTreeSet<Value>,
     /// What is known to be at an offset, by ack or by read.
@@ -63,6 +72,17 @@ struct Partition {
 impl Partition {
     fn is_reported(&self, offset: u64) -> bool {
         self.reported.iter().any(|range| range.contains(&offset))
+    }
+
+    /// Whether compaction may have dropped a record: a newer one of its key was read, or was there
+    /// and is reported as damaged.
+    fn is_superseded(&self, offset: u64, value: Value, read: &BTreeMap<u64, Value>) -> bool {
+        let Some(keys) = self.keys else { return false };
+        let is_newer = |newer: &Value| newer.key(keys) == value.key(keys);
+        let mut newer = read.range(offset + 1..).map(|(_, value)| value);
+        let mut known = self.known.range(offset + 1..);
+        newer.any(is_newer)
+            || known.any(|(offset, newer)| is_newer(newer) && self.is_reported(*offset))
     }
 
     /// The first offset from `offset` on that was not reported.
@@ -85,8 +105,9 @@ impl Model {
         }))
     }
 
-    pub(crate) fn open(&mut self, tp: TopicPartition, is_trimmed: bool) {
-        self.partitions.entry(tp).or_default().is_trimmed = is_trimmed;
+    pub(crate) fn open(&mut self, tp: TopicPartition, is_trimmed: bool, keys: Option<u32>) {
+        let partition = self.partitions.entry(tp).or_default();
+        (partition.is_trimmed, partition.keys) = (is_trimmed, keys);
     }
 
     /// The topic is deleted: what is still on its way counts for nothing.
@@ -207,22 +228,26 @@ impl Model {
         for offset in read.keys().copied().chain([high_watermark]) {
             let expected = partition.behind_reported(next);
             assert!(
-                offset <= expected.max(next) || next >= high_watermark,
+                offset <= expected.max(next) || next >= high_watermark || partition.keys.is_some(),
                 "gap: {tp} offset {expected} of {log_start}..{high_watermark} was not read"
             );
             next = next.max(offset + 1);
         }
         for (offset, value) in partition.known.range(log_start..) {
             let is_acknowledged = partition.acknowledged.contains(offset);
+            let is_read = read.get(offset) == Some(value);
             assert!(
-                read.get(offset) == Some(value) || (damaged && partition.is_reported(*offset)),
+                is_read
+                    || partition.is_superseded(*offset, *value, read)
+                    || (damaged && partition.is_reported(*offset)),
                 "lost: {tp} offset {offset} held {value:?} (acknowledged: {is_acknowledged}), \
                  the log is {log_start}..{high_watermark}"
             );
         }
         for value in &partition.somewhere {
+            let may_be_gone = log_start > 0 || damaged || partition.keys.is_some();
             assert!(
-                partition.places.contains_key(value) || log_start > 0 || damaged,
+                partition.places.contains_key(value) || may_be_gone,
                 "lost: {value:?} was acknowledged as written before, and is not in {tp}"
             );
         }

@@ -21,6 +21,7 @@ use catena_broker::shard::NodeIdentity;
 use catena_broker::shard::message::{ControlRequest, ShardMessage};
 use catena_broker::shard::start::{self, ShardBoot};
 use catena_broker::status::NodeStatus;
+use catena_core::compaction::CompactionPolicy;
 use catena_protocol::ids::{NodeId, ShardId};
 use futures_util::future::{Either, select};
 
@@ -30,6 +31,9 @@ pub(crate) const ADDRESS: SocketAddr =
 
 /// Where its journals are.
 pub(crate) const JOURNALS: &str = "/data/journals";
+
+/// Compaction does not wait for much to come: runs are short.
+const COMPACTION_LAG_MAX_MS: u64 = 100;
 
 /// How a node is configured.
 #[derive(Debug, Clone, Copy)]
@@ -243,6 +247,10 @@ impl Starting<'_> {
             segment_bytes: (segment_bytes, segment_bytes),
             space_bytes: self.options.space_bytes,
             cache_bytes: self.options.cache_bytes,
+            compaction: CompactionPolicy {
+                lag_max_ms: COMPACTION_LAG_MAX_MS,
+                ..CompactionPolicy::default()
+            },
             metrics: Arc::clone(status.metrics()),
             progress: Arc::clone(status.progress()),
             control: self.requests.clone(),

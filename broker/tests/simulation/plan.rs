@@ -4,6 +4,7 @@
 use catena_broker::runtime::simulated::disk::Fault;
 use catena_broker::runtime::simulated::{Death, Rng};
 use catena_protocol::ids::Durability;
+use catena_protocol::messages::Cleanup;
 
 use crate::model::Tolerance;
 use crate::node::NodeOptions;
@@ -63,8 +64,20 @@ pub(crate) struct TopicPlan {
     pub(crate) name: String,
     pub(crate) partitions: u32,
     pub(crate) retention_bytes: Option<u64>,
+    /// Compacted by key: how many keys its records have.
+    pub(crate) keys: Option<u32>,
     /// Deleted while its clients are at work.
     pub(crate) is_deleted: bool,
+}
+
+impl TopicPlan {
+    pub(crate) fn cleanup(&self) -> Cleanup {
+        match (self.keys, self.retention_bytes) {
+            (None, _) => Cleanup::Delete,
+            (Some(_), None) => Cleanup::Compact,
+            (Some(_), Some(_)) => Cleanup::CompactDelete,
+        }
+    }
 }
 
 /// A producer of the run: `topic` and `partition` by number.
@@ -72,6 +85,7 @@ pub(crate) struct TopicPlan {
 pub(crate) struct ProducerPlan {
     pub(crate) topic: usize,
     pub(crate) partition: u32,
+    pub(crate) keys: Option<u32>,
     pub(crate) batches: u32,
     pub(crate) records_max: u64,
     pub(crate) record_bytes: (u64, u64),
@@ -117,7 +131,8 @@ impl Scenario {
             Trouble::SlowReaders => true,
             _ => rng.chance(1, 6),
         };
-        let topics = topics(&mut rng, trouble, is_large);
+        let mut topics = topics(&mut rng, trouble, is_large);
+        compact(seed, &mut topics);
         let producers = producers(&mut rng, trouble, &topics, is_large);
         let readers = readers(&mut rng, trouble, &topics);
         let shards = if rng.chance(2, 3) { 1 } else { 2 };
@@ -155,9 +170,22 @@ fn topics(rng: &mut Rng, trouble: Trouble, is_large: bool) -> Vec<TopicPlan> {
             partitions: u32::try_from(rng.between(1, 3)).expect("a few"),
             retention_bytes: (trouble == Trouble::SlowReaders || is_large || rng.chance(1, 4))
                 .then(|| rng.between(20_000, 2_000_000)),
+            keys: None,
             is_deleted: number > 0 && rng.chance(1, 4),
         })
         .collect()
+}
+
+/// One run in four has compacted topics. What else is drawn stays as it is without them.
+fn compact(seed: u64, topics: &mut [TopicPlan]) {
+    if (seed / 8) % 4 != 1 {
+        return;
+    }
+    let mut rng = Rng::new(seed ^ 0xC0_3FAC7);
+    for topic in topics {
+        let keys = u32::try_from(rng.between(1, 12)).expect("a few");
+        topic.keys = rng.chance(3, 4).then_some(keys);
+    }
 }
 
 fn producers(
@@ -187,6 +215,7 @@ fn producers(
             ProducerPlan {
                 topic,
                 partition: u32::try_from(rng.below(partitions)).expect("a few"),
+                keys: topics[topic].keys,
                 batches: u32::try_from(batches).expect("hundreds"),
                 records_max: rng.between(1, 4),
                 record_bytes,

@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) sender: u32,
     pub(crate) topic: String,
     pub(crate) tp: TopicPartition,
+    /// How many keys the records have; none if they need none.
+    pub(crate) keys: Option<u32>,
     pub(crate) batches: u32,
     pub(crate) records_max: u64,
     pub(crate) record_bytes: (u64, u64),
@@ -157,7 +159,8 @@ impl Producer {
             for value in &values {
                 self.world.model.borrow_mut().sent(self.plan.tp, *value);
             }
-            let bytes = payload::batch(&values, usize::try_from(bytes).expect("below 1 MiB"));
+            let bytes = usize::try_from(bytes).expect("below 1 MiB");
+            let bytes = payload::batch(&values, bytes, self.plan.keys);
             self.push(values, bytes);
             self.batches_made += 1;
         }

@@ -26,6 +26,9 @@ use crate::world::{Topic, World};
 /// Virtual time that a run may take from one crash to the next, and to its end.
 const PROGRESS_MAX: Duration = Duration::from_secs(300);
 
+/// Virtual time for some rounds of compaction.
+const COMPACTION_TIME: Duration = Duration::from_secs(5);
+
 /// What a run came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
@@ -136,6 +139,7 @@ async fn drive(world: Rc<World>, scenario: Scenario) {
             sender,
             topic: scenario.topics[plan.topic].name.clone(),
             tp: TopicPartition::new(ids[plan.topic], PartitionId(plan.partition)),
+            keys: plan.keys,
             batches: plan.batches,
             records_max: plan.records_max,
             record_bytes: plan.record_bytes,
@@ -174,6 +178,7 @@ async fn create(world: &Rc<World>, topic: &TopicPlan) -> TopicId {
         partitions: topic.partitions,
         config: TopicConfig {
             retention_bytes: topic.retention_bytes,
+            cleanup: topic.cleanup(),
             ..TopicConfig::default()
         },
     };
@@ -200,7 +205,7 @@ async fn create(world: &Rc<World>, topic: &TopicPlan) -> TopicId {
     for partition in 0..topic.partitions {
         let tp = TopicPartition::new(id, PartitionId(partition));
         let is_trimmed = topic.retention_bytes.is_some();
-        world.model.borrow_mut().open(tp, is_trimmed);
+        world.model.borrow_mut().open(tp, is_trimmed, topic.keys);
     }
     id
 }
@@ -379,8 +384,20 @@ impl Keeper {
             self.refused = Some(why);
             return;
         }
-        let checked = clock::timeout(PROGRESS_MAX, self.check()).await;
-        assert!(checked.is_ok(), "stuck: the final read does not end");
+        let is_compacted = self
+            .scenario
+            .topics
+            .iter()
+            .any(|topic| topic.keys.is_some());
+        for is_later in [false, true] {
+            if is_later && !is_compacted {
+                break;
+            }
+            let checked = clock::timeout(PROGRESS_MAX, self.check()).await;
+            assert!(checked.is_ok(), "stuck: the final read does not end");
+            // Time for more passes, and to free what they left.
+            clock::sleep(COMPACTION_TIME).await;
+        }
         let stopped = clock::timeout(PROGRESS_MAX, node.stop()).await;
         assert!(stopped.is_ok(), "stuck: the node does not stop");
         node.kill(Death::Killed);

@@ -119,6 +119,11 @@ impl BatchBuilder {
         self.sequence = sequence;
     }
 
+    /// Another codec, from the next batch on.
+    pub(super) fn set_codec(&mut self, codec: Codec) {
+        self.options.codec = codec;
+    }
+
     /// Takes memory for `bytes` of batch at once.
     pub fn reserve(&mut self, bytes: usize) {
         let bytes = bytes.min(self.options.batch_bytes_max);
@@ -127,6 +132,15 @@ impl BatchBuilder {
 
     /// Appends a record.
     pub fn push(&mut self, record: &Record<'_>) -> Result<(), PushError> {
+        self.push_at(record, None)
+    }
+
+    /// Appends a record whose offset, relative to the batch's base, is not its index.
+    pub(super) fn push_at(
+        &mut self,
+        record: &Record<'_>,
+        offset_delta: Option<u64>,
+    ) -> Result<(), PushError> {
         let delta = if self.record_count == 0 {
             0
         } else {
@@ -137,7 +151,7 @@ impl BatchBuilder {
         };
         // A time before the batch's first moves no maximum; one 49 days after it does not fit.
         let ahead_ms = u32::try_from(delta.max(0)).map_err(|_| PushError::Full)?;
-        let plan = RecordPlan::new(record, delta).ok_or(PushError::Headers)?;
+        let plan = RecordPlan::new(record, delta, offset_delta).ok_or(PushError::Headers)?;
         let batch_bytes = (self.buffer.len() + plan.bytes).next_multiple_of(8);
         let batch_bytes_max = self.options.batch_bytes_max;
         if batch_bytes > batch_bytes_max {
@@ -236,7 +250,7 @@ impl BatchBuilder {
     #[cold]
     fn full_or_too_large(&self, record: &Record<'_>) -> PushError {
         let batch_bytes_max = self.options.batch_bytes_max;
-        match RecordPlan::new(record, 0) {
+        match RecordPlan::new(record, 0, None) {
             Some(plan)
                 if (BATCH_HEADER_BYTES + plan.bytes).next_multiple_of(8) > batch_bytes_max =>
             {

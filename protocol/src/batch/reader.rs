@@ -116,6 +116,16 @@ pub struct Decompressor {
 }
 
 impl Decompressor {
+    /// How many bytes [`records`](Self::records) would give, as the batch announces them.
+    pub fn records_bytes(header: &BatchHeader, batch: &[u8]) -> Result<usize, BatchError> {
+        let section = record_section(header, batch)?;
+        if header.codec == Codec::None {
+            return Ok(section.len());
+        }
+        let announced = section.get(..4).ok_or(BatchError::Sections)?;
+        Ok(u32_at(announced, 0) as usize)
+    }
+
     /// The records of `batch`, which `header` was decoded from: a part of `batch`, or of this
     /// decompressor's buffer. Checks no checksum.
     pub fn records<'a>(
@@ -151,20 +161,32 @@ impl Decompressor {
 
 /// The bytes behind header and extensions, padding included.
 fn record_section<'a>(header: &BatchHeader, batch: &'a [u8]) -> Result<&'a [u8], BatchError> {
+    Ok(sections(header, batch)?.1)
+}
+
+/// The extensions of a batch with their length before them; nothing if it has none.
+pub(super) fn extensions_of<'a>(
+    header: &BatchHeader,
+    batch: &'a [u8],
+) -> Result<&'a [u8], BatchError> {
+    Ok(sections(header, batch)?.0)
+}
+
+/// The extensions, and what is behind them.
+fn sections<'a>(header: &BatchHeader, batch: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), BatchError> {
     let expected = header.length as usize;
-    let Some(mut section) = batch.get(BATCH_HEADER_BYTES..expected) else {
+    let Some(body) = batch.get(BATCH_HEADER_BYTES..expected) else {
         return Err(BatchError::Truncated {
             actual: batch.len(),
             expected,
         });
     };
-    if header.flags.contains(BatchFlags::EXTENSIONS) {
-        let length = section.split_off(..4).ok_or(BatchError::Sections)?;
-        section
-            .split_off(..u32_at(length, 0) as usize)
-            .ok_or(BatchError::Sections)?;
+    if !header.flags.contains(BatchFlags::EXTENSIONS) {
+        return Ok(body.split_at(0));
     }
-    Ok(section)
+    let length = body.get(..4).ok_or(BatchError::Sections)?;
+    let end = (u32_at(length, 0) as usize).saturating_add(4);
+    body.split_at_checked(end).ok_or(BatchError::Sections)
 }
 
 fn expand(

@@ -4204,6 +4204,7 @@ impl<'a> TopicConfig<'a> {
   pub const VT_RETENTION_MS: ::flatbuffers::VOffsetT = 6;
   pub const VT_CLASS: ::flatbuffers::VOffsetT = 8;
   pub const VT_MIN_DURABILITY: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CLEANUP: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4218,6 +4219,7 @@ impl<'a> TopicConfig<'a> {
     if let Some(x) = args.retention_ms { builder.add_retention_ms(x); }
     if let Some(x) = args.retention_bytes { builder.add_retention_bytes(x); }
     if let Some(x) = args.class { builder.add_class(x); }
+    builder.add_cleanup(args.cleanup);
     builder.add_min_durability(args.min_durability);
     builder.finish()
   }
@@ -4251,6 +4253,13 @@ impl<'a> TopicConfig<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(TopicConfig::VT_MIN_DURABILITY, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn cleanup(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(TopicConfig::VT_CLEANUP, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for TopicConfig<'_> {
@@ -4263,6 +4272,7 @@ impl ::flatbuffers::Verifiable for TopicConfig<'_> {
      .visit_field::<u64>("retention_ms", Self::VT_RETENTION_MS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("class", Self::VT_CLASS, false)?
      .visit_field::<u8>("min_durability", Self::VT_MIN_DURABILITY, false)?
+     .visit_field::<u8>("cleanup", Self::VT_CLEANUP, false)?
      .finish();
     Ok(())
   }
@@ -4272,6 +4282,7 @@ pub struct TopicConfigArgs<'a> {
     pub retention_ms: Option<u64>,
     pub class: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub min_durability: u8,
+    pub cleanup: u8,
 }
 impl<'a> Default for TopicConfigArgs<'a> {
   #[inline]
@@ -4281,6 +4292,7 @@ impl<'a> Default for TopicConfigArgs<'a> {
       retention_ms: None,
       class: None,
       min_durability: 0,
+      cleanup: 0,
     }
   }
 }
@@ -4307,6 +4319,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TopicConfigBuilder<'a, 'b, A>
     self.fbb_.push_slot::<u8>(TopicConfig::VT_MIN_DURABILITY, min_durability, 0);
   }
   #[inline]
+  pub fn add_cleanup(&mut self, cleanup: u8) {
+    self.fbb_.push_slot::<u8>(TopicConfig::VT_CLEANUP, cleanup, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TopicConfigBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     TopicConfigBuilder {
@@ -4328,6 +4344,7 @@ impl ::core::fmt::Debug for TopicConfig<'_> {
       ds.field("retention_ms", &self.retention_ms());
       ds.field("class", &self.class());
       ds.field("min_durability", &self.min_durability());
+      ds.field("cleanup", &self.cleanup());
       ds.finish()
   }
 }
@@ -5413,6 +5430,7 @@ impl<'a> AlterTopicRequest<'a> {
   pub const VT_RETENTION_BYTES: ::flatbuffers::VOffsetT = 8;
   pub const VT_RETENTION_MS: ::flatbuffers::VOffsetT = 10;
   pub const VT_MIN_DURABILITY: ::flatbuffers::VOffsetT = 12;
+  pub const VT_CLEANUP: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -5428,6 +5446,7 @@ impl<'a> AlterTopicRequest<'a> {
     if let Some(x) = args.retention_bytes { builder.add_retention_bytes(x); }
     if let Some(x) = args.partitions { builder.add_partitions(x); }
     if let Some(x) = args.name { builder.add_name(x); }
+    if let Some(x) = args.cleanup { builder.add_cleanup(x); }
     if let Some(x) = args.min_durability { builder.add_min_durability(x); }
     builder.finish()
   }
@@ -5468,6 +5487,13 @@ impl<'a> AlterTopicRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(AlterTopicRequest::VT_MIN_DURABILITY, None)}
   }
+  #[inline]
+  pub fn cleanup(&self) -> Option<u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(AlterTopicRequest::VT_CLEANUP, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for AlterTopicRequest<'_> {
@@ -5481,6 +5507,7 @@ impl ::flatbuffers::Verifiable for AlterTopicRequest<'_> {
      .visit_field::<RetentionChange>("retention_bytes", Self::VT_RETENTION_BYTES, false)?
      .visit_field::<RetentionChange>("retention_ms", Self::VT_RETENTION_MS, false)?
      .visit_field::<u8>("min_durability", Self::VT_MIN_DURABILITY, false)?
+     .visit_field::<u8>("cleanup", Self::VT_CLEANUP, false)?
      .finish();
     Ok(())
   }
@@ -5491,6 +5518,7 @@ pub struct AlterTopicRequestArgs<'a> {
     pub retention_bytes: Option<&'a RetentionChange>,
     pub retention_ms: Option<&'a RetentionChange>,
     pub min_durability: Option<u8>,
+    pub cleanup: Option<u8>,
 }
 impl<'a> Default for AlterTopicRequestArgs<'a> {
   #[inline]
@@ -5501,6 +5529,7 @@ impl<'a> Default for AlterTopicRequestArgs<'a> {
       retention_bytes: None,
       retention_ms: None,
       min_durability: None,
+      cleanup: None,
     }
   }
 }
@@ -5531,6 +5560,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AlterTopicRequestBuilder<'a, 
     self.fbb_.push_slot_always::<u8>(AlterTopicRequest::VT_MIN_DURABILITY, min_durability);
   }
   #[inline]
+  pub fn add_cleanup(&mut self, cleanup: u8) {
+    self.fbb_.push_slot_always::<u8>(AlterTopicRequest::VT_CLEANUP, cleanup);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AlterTopicRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     AlterTopicRequestBuilder {
@@ -5554,6 +5587,7 @@ impl ::core::fmt::Debug for AlterTopicRequest<'_> {
       ds.field("retention_bytes", &self.retention_bytes());
       ds.field("retention_ms", &self.retention_ms());
       ds.field("min_durability", &self.min_durability());
+      ds.field("cleanup", &self.cleanup());
       ds.finish()
   }
 }

@@ -4,7 +4,7 @@
 
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 
-use super::{ClusterId, message, read_items, read_text, write_tables};
+use super::{Cleanup, ClusterId, message, read_items, read_text, write_tables};
 use crate::error::{DecodeError, ErrorCode};
 use crate::generated::wire;
 use crate::ids::{ChainEpoch, ChainId, Durability, NodeId, PartitionId, ShardId, TopicId};
@@ -27,6 +27,8 @@ pub struct TopicConfig {
     pub class: String,
     /// The weakest durability that a producer may ask for.
     pub min_durability: Durability,
+    /// How old records go.
+    pub cleanup: Cleanup,
 }
 
 impl Default for TopicConfig {
@@ -36,6 +38,7 @@ impl Default for TopicConfig {
             retention_ms: None,
             class: CLASS_DEFAULT.to_owned(),
             min_durability: Durability::None,
+            cleanup: Cleanup::Delete,
         }
     }
 }
@@ -156,6 +159,7 @@ impl TopicConfig {
             retention_ms: self.retention_ms,
             class: Some(class),
             min_durability: self.min_durability.to_wire(),
+            cleanup: self.cleanup.to_wire(),
         };
         wire::TopicConfig::create(builder, &args)
     }
@@ -174,6 +178,7 @@ impl TopicConfig {
             retention_ms: table.retention_ms(),
             class: read_text("class name", Some(class), CLASS_NAME_BYTES_MAX)?,
             min_durability: read_durability(table.min_durability())?,
+            cleanup: Cleanup::read(table.cleanup())?,
         })
     }
 }

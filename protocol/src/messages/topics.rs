@@ -3,7 +3,7 @@
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 
 use super::metadata::{ChainInfo, PartitionRange, TopicConfig, TopicInfo, read_durability};
-use super::{message, read_items, read_text};
+use super::{Cleanup, message, read_items, read_text};
 use crate::error::DecodeError;
 use crate::generated::wire;
 use crate::ids::{Durability, TopicId};
@@ -56,6 +56,8 @@ pub struct AlterTopicRequest {
     pub retention_ms: Option<Option<u64>>,
     /// The weakest durability that a producer may ask for.
     pub min_durability: Option<Durability>,
+    /// How old records go.
+    pub cleanup: Option<Cleanup>,
 }
 
 /// The topic is changed.
@@ -190,6 +192,7 @@ impl AlterTopicRequest {
             retention_bytes: retention_bytes.as_ref(),
             retention_ms: retention_ms.as_ref(),
             min_durability: self.min_durability.map(Durability::to_wire),
+            cleanup: self.cleanup.map(Cleanup::to_wire),
         };
         wire::AlterTopicRequest::create(builder, &args)
     }
@@ -201,6 +204,7 @@ impl AlterTopicRequest {
             retention_bytes: table.retention_bytes().map(change_from_wire),
             retention_ms: table.retention_ms().map(change_from_wire),
             min_durability: table.min_durability().map(read_durability).transpose()?,
+            cleanup: table.cleanup().map(Cleanup::read).transpose()?,
         })
     }
 }

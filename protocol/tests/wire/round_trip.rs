@@ -12,7 +12,7 @@ use catena_protocol::ids::{
     ShardId, TopicId, TopicPartition,
 };
 use catena_protocol::messages::{
-    AckItem, AckView, AlterTopicRequest, ChainInfo, DescribeTopicResponse, ErrorResponse,
+    AckItem, AckView, AlterTopicRequest, ChainInfo, Cleanup, DescribeTopicResponse, ErrorResponse,
     FetchInterest, FetchItem, FetchRequest, FetchView, HelloRequest, ListOffsetsItem,
     ListOffsetsRequest, Message, MetadataRequest, MetadataResponse, NodeInfo, OffsetSpec,
     PartitionRange, ProduceItem, ProduceView, Purpose, TopicConfig, TopicInfo, encode_fetch_header,
@@ -58,13 +58,15 @@ fn config() -> impl Strategy<Value = TopicConfig> {
         any::<Option<u64>>(),
         "[a-z]{1,20}",
         durability(),
+        select(&Cleanup::ALL),
     )
         .prop_map(
-            |(retention_bytes, retention_ms, class, min_durability)| TopicConfig {
+            |(retention_bytes, retention_ms, class, min_durability, cleanup)| TopicConfig {
                 retention_bytes,
                 retention_ms,
                 class,
                 min_durability,
+                cleanup,
             },
         )
 }
@@ -162,12 +164,13 @@ proptest! {
         partitions: Option<u32>,
         (retention_bytes, retention_ms) in any::<(Option<Option<u64>>, Option<Option<u64>>)>(),
         min_durability in of(durability()),
+        cleanup in of(select(&Cleanup::ALL)),
         code in code(),
         detail: u64,
     ) {
         assert_round_trip(&ErrorResponse { code, message: name.clone(), detail });
         assert_round_trip(&AlterTopicRequest {
-            name, partitions, retention_bytes, retention_ms, min_durability,
+            name, partitions, retention_bytes, retention_ms, min_durability, cleanup,
         });
     }
 

@@ -10,7 +10,7 @@ use catena_protocol::ids::{
     ProducerId, Sequence, SessionId, ShardId, TopicId, TopicPartition,
 };
 use catena_protocol::messages::{
-    AckItem, AlterTopicRequest, AlterTopicResponse, ChainInfo, CreateTopicRequest,
+    AckItem, AlterTopicRequest, AlterTopicResponse, ChainInfo, Cleanup, CreateTopicRequest,
     CreateTopicResponse, DeleteTopicRequest, DeleteTopicResponse, DescribeTopicRequest,
     DescribeTopicResponse, ErrorResponse, FetchInterest, FetchItem, FetchRequest, HelloRequest,
     HelloResponse, InitProducerRequest, InitProducerResponse, ListOffsetsItem, ListOffsetsRequest,
@@ -155,6 +155,7 @@ pub(crate) fn topic_info() -> TopicInfo {
             retention_ms: None,
             class: "default".into(),
             min_durability: Durability::Received,
+            cleanup: Cleanup::Delete,
         },
         error: ErrorCode::None,
     }
@@ -232,6 +233,7 @@ pub(crate) fn alter_topic_request() -> AlterTopicRequest {
         retention_bytes: Some(None),
         retention_ms: Some(Some(86_400_000)),
         min_durability: Some(Durability::Durable),
+        cleanup: None,
     }
 }
 

@@ -74,6 +74,7 @@ pub(crate) async fn a_topic_refuses_classes_below_its_minimum(home: &mut Home) {
         retention_bytes: None,
         retention_ms: None,
         min_durability: Some(Durability::Received),
+        cleanup: None,
     };
     peer.ask(&looser).expect("the minimum can be changed");
     let weak = peer.produce(topic, Durability::Received, &batch(&[b"received"]));

@@ -14,22 +14,30 @@
 //!                             reserved u8, next_sequence u32, last_append_s u32,
 //!                             3 x { sequence u32, offset u64 } }                      (64 bytes)
 //! lost: n u32 | n x { topic u32, partition u32, start u64, end u64 }
+//! version 2: compacted, see `compaction::state`
 //! ```
 //!
 //! Lost ranges are outside the hash: they say what this replica's disk lost, not what was written.
+//! So is what is known of compacted partitions. A section without any is written as version 1,
+//! which older brokers read.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, ProducerId, TopicPartition};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::codec::{self, DecodeError, Put, Reader, malformed};
+use crate::compaction::{CompactedPartition, decode_compacted, encode_compacted};
 use crate::ids::Lsn;
 use crate::limits::{EPOCH_HISTORY_MAX, OFFSET_MAX};
 use crate::producer::{PRODUCER_ROW_BYTES, ProducerRow};
 
 /// Magic of a chain's section: `CtCs`.
 pub(super) const CHAIN_SECTION_MAGIC: u32 = u32::from_le_bytes(*b"CtCs");
+
+/// The newest version of a section.
+const CHAIN_SECTION_VERSION: u16 = 2;
 
 const EPOCH_BYTES: usize = 12;
 const PARTITION_BYTES: usize = 48;
@@ -53,6 +61,8 @@ pub struct ChainSection {
     pub producers: Vec<ProducerEntry>,
     /// Offsets that this replica lost, in order.
     pub lost: Vec<LostRange>,
+    /// What this replica knows of its compacted partitions.
+    pub compacted: BTreeMap<TopicPartition, CompactedPartition>,
 }
 
 /// The committed state of a partition.
@@ -103,6 +113,7 @@ impl ChainSection {
             partitions: Vec::new(),
             producers: Vec::new(),
             lost: Vec::new(),
+            compacted: BTreeMap::new(),
         }
     }
 
@@ -138,7 +149,13 @@ impl ChainSection {
             out.put_u64(range.start.get());
             out.put_u64(range.end.get());
         }
-        codec::seal_envelope(&mut out, start, CHAIN_SECTION_MAGIC, 0);
+        if self.compacted.is_empty() {
+            codec::seal_envelope(&mut out, start, CHAIN_SECTION_MAGIC, 0);
+        } else {
+            encode_compacted(&self.compacted, &mut out);
+            let version = CHAIN_SECTION_VERSION;
+            codec::seal_envelope_as(version, &mut out, start, CHAIN_SECTION_MAGIC, 0);
+        }
         out
     }
 
@@ -170,7 +187,8 @@ impl ChainSection {
 
     /// Decodes the section at the start of `bytes`; returns what follows it.
     pub(super) fn decode_front(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
-        let envelope = codec::open_envelope(bytes, CHAIN_SECTION_MAGIC)?;
+        let newest = CHAIN_SECTION_VERSION;
+        let envelope = codec::open_envelope_to(newest, bytes, CHAIN_SECTION_MAGIC)?;
         let mut body = envelope.body;
         let expected = u128::from_le_bytes(body.array("content hash")?);
         let fold_bytes = codec::index_of(body.u32("fold bytes")?);
@@ -190,6 +208,9 @@ impl ChainSection {
             let tp = body.topic_partition("lost range")?;
             let range = body.offset("lost range")?..body.offset("lost range")?;
             section.lost.push(LostRange { tp, range });
+        }
+        if envelope.version >= 2 {
+            section.compacted = decode_compacted(&mut body)?;
         }
         body.finish("bytes after a chain")?;
         section.check()?;
@@ -271,6 +292,13 @@ impl ChainSection {
         });
         if !lost_ordered || !self.lost.iter().all(lost_sane) {
             return Err(malformed("lost ranges of a chain"));
+        }
+        let compacted_sane = |(tp, compacted): (&TopicPartition, &CompactedPartition)| {
+            let row = self.row_of(*tp);
+            row.is_some_and(|row| compacted.clean_to <= row.log_end)
+        };
+        if !self.compacted.iter().all(compacted_sane) {
+            return Err(malformed("compacted partitions of a chain"));
         }
         Ok(())
     }

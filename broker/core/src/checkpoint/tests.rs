@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::block::PlacedRow;
+use crate::compaction::CompactedPartition;
 use crate::entry::FrameKind;
 use crate::ids::{BlockLocation, Lsn, SegmentSeq};
 use crate::index::run::{PageEntry, PagePlace};
@@ -148,8 +149,30 @@ fn the_content_hash_ignores_what_only_this_replica_lost() {
 }
 
 #[test]
+fn what_is_known_of_compaction_makes_a_section_of_version_2_with_the_same_hash() {
+    let mut section = chains().swap_remove(0);
+    let (hash, before) = (section.content_hash(), section.clone());
+    let known = CompactedPartition {
+        clean_to: Offset(4),
+        saved_bytes: 100,
+        ..CompactedPartition::default()
+    };
+    section.compacted.insert(tp(1), known);
+    assert_eq!(section.content_hash(), hash);
+    for (section, version) in [(before, 1), (section, 2)] {
+        let bytes = CheckpointEncoder::default().chain(&section);
+        assert_eq!(bytes[4..6], [version, 0]);
+        let (decoded, rest) = ChainSection::decode_front(&bytes).expect("just encoded");
+        assert_eq!((&decoded, rest.len()), (&section, 0));
+        let mut log = ShardLog::default();
+        log.open_chain(decoded, ChainEpoch(6)).expect("it opens");
+        assert_eq!(log.section(ChainId(1)), Some(section));
+    }
+}
+
+#[test]
 fn a_section_that_contradicts_itself_is_refused() {
-    let spoil: [fn(&mut ChainSection); 7] = [
+    let spoil: [fn(&mut ChainSection); 9] = [
         |section| section.partitions[0].log_start = Offset(5),
         |section| section.partitions[0].tp = tp(9),
         |section| section.partitions.push(section.partitions[0]),
@@ -161,6 +184,17 @@ fn a_section_that_contradicts_itself_is_refused() {
                 tp: tp(1),
                 range: Offset(3)..Offset(9),
             });
+        },
+        |section| {
+            let known = CompactedPartition {
+                clean_to: Offset(5),
+                ..CompactedPartition::default()
+            };
+            section.compacted.insert(tp(1), known);
+        },
+        |section| {
+            let known = CompactedPartition::default();
+            section.compacted.insert(tp(9), known);
         },
     ];
     for (number, spoil) in spoil.into_iter().enumerate() {

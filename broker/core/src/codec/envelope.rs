@@ -7,7 +7,7 @@
 
 use super::{DecodeError, Reader, index_of, malformed};
 
-/// The version that every envelope carries today.
+/// The version that every envelope carries unless its part has a newer one.
 pub(crate) const ENVELOPE_VERSION: u16 = 1;
 
 /// Bytes of an envelope before its body.
@@ -16,6 +16,8 @@ pub(crate) const ENVELOPE_BYTES: usize = 20;
 /// What [`open_envelope`] found.
 #[derive(Debug)]
 pub(crate) struct Envelope<'a> {
+    /// The version of the part, at most the newest that was asked for.
+    pub(crate) version: u16,
     /// The count in the header; its meaning belongs to the part.
     pub(crate) count: u32,
     /// The body.
@@ -37,11 +39,16 @@ pub(crate) fn begin_envelope(out: &mut Vec<u8>) -> usize {
 /// # Panics
 /// If the body is 4 GiB or longer: every part has a far lower limit.
 pub(crate) fn seal_envelope(out: &mut [u8], start: usize, magic: u32, count: u32) {
+    seal_envelope_as(ENVELOPE_VERSION, out, start, magic, count);
+}
+
+/// As [`seal_envelope`], for a part of another version.
+pub(crate) fn seal_envelope_as(version: u16, out: &mut [u8], start: usize, magic: u32, count: u32) {
     let body_bytes = u32::try_from(out.len() - start - ENVELOPE_BYTES)
         .expect("a part is limited to far less than 4 GiB");
     let envelope = &mut out[start..];
     envelope[0..4].copy_from_slice(&magic.to_le_bytes());
-    envelope[4..6].copy_from_slice(&ENVELOPE_VERSION.to_le_bytes());
+    envelope[4..6].copy_from_slice(&version.to_le_bytes());
     envelope[6..8].copy_from_slice(&0u16.to_le_bytes());
     envelope[8..12].copy_from_slice(&body_bytes.to_le_bytes());
     envelope[12..16].copy_from_slice(&count.to_le_bytes());
@@ -55,6 +62,18 @@ pub(crate) fn seal_envelope(out: &mut [u8], start: usize, magic: u32, count: u32
 /// [`DecodeError::Truncated`], [`DecodeError::Magic`], [`DecodeError::Version`],
 /// [`DecodeError::Checksum`], or [`DecodeError::Malformed`] when reserved bytes are set.
 pub(crate) fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, DecodeError> {
+    open_envelope_to(ENVELOPE_VERSION, bytes, magic)
+}
+
+/// As [`open_envelope`], for a part of which all versions up to `newest` are known.
+///
+/// # Errors
+/// As [`open_envelope`].
+pub(crate) fn open_envelope_to(
+    newest: u16,
+    bytes: &[u8],
+    magic: u32,
+) -> Result<Envelope<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
     let found = reader.u32("envelope")?;
     if found != magic {
@@ -64,9 +83,9 @@ pub(crate) fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, De
         });
     }
     let version = reader.u16("envelope")?;
-    if version != ENVELOPE_VERSION {
+    if !(ENVELOPE_VERSION..=newest).contains(&version) {
         return Err(DecodeError::Version {
-            newest: ENVELOPE_VERSION,
+            newest,
             found: version,
         });
     }
@@ -86,6 +105,7 @@ pub(crate) fn open_envelope(bytes: &[u8], magic: u32) -> Result<Envelope<'_>, De
         });
     }
     Ok(Envelope {
+        version,
         count,
         body: Reader::new(body),
         rest: reader.bytes,

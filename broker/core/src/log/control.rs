@@ -200,6 +200,10 @@ impl ShardLog {
         if trim.first_timestamp_ms != i64::MIN {
             state.first_timestamp_ms = trim.first_timestamp_ms;
         }
+        if let Some(compacted) = self.compacted.get_mut(&trim.tp) {
+            let left_bytes = state.is_empty().then_some(state.bytes);
+            compacted.note_trim(trim.dropped_bytes, left_bytes);
+        }
         if let Some(ranges) = self.lost.get_mut(&trim.tp) {
             ranges.retain(|range| range.end > log_start);
             if ranges.is_empty() {
@@ -252,6 +256,7 @@ impl ShardLog {
             });
             self.slots.remove(&state.tp);
             self.lost.remove(&state.tp);
+            self.compacted.remove(&state.tp);
             state.vacate();
             self.free.push(*slot);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use catena_protocol::ids::ChainId;
+use catena_protocol::ids::{ChainId, TopicPartition};
 use rustc_hash::FxHashMap;
 
 use super::ShardLog;
@@ -13,6 +13,7 @@ use super::chain::ChainState;
 use super::commit::is_committed;
 use super::partition::PartitionSlot;
 use crate::checkpoint::{ChainSection, LostRange, PartitionRow, ProducerEntry};
+use crate::compaction::CompactedPartition;
 use crate::producer::{ProducerKey, ProducerRow};
 
 /// What uncommitted batches changed, as it was before them.
@@ -36,6 +37,7 @@ impl ShardLog {
             partitions: self.partition_rows(state, &overlay),
             producers: self.producer_entries(state, &overlay),
             lost: self.lost_of(state),
+            compacted: self.compacted_of(state),
         })
     }
 
@@ -112,6 +114,17 @@ impl ShardLog {
             .collect()
     }
 
+    fn compacted_of(&self, chain: &ChainState) -> BTreeMap<TopicPartition, CompactedPartition> {
+        let is_of_chain = |tp: &TopicPartition| {
+            self.partition(*tp)
+                .is_some_and(|state| state.chain == chain.chain)
+        };
+        let of_chain = self.compacted.iter().filter(|(tp, _)| is_of_chain(tp));
+        of_chain
+            .map(|(tp, compacted)| (*tp, compacted.clone()))
+            .collect()
+    }
+
     pub(super) fn restore_section(&mut self, chain_index: usize, section: ChainSection) {
         for row in section.partitions {
             let slot = self.add_partition(row.tp, chain_index);
@@ -138,5 +151,6 @@ impl ShardLog {
         for LostRange { tp, range } in section.lost {
             self.lost.entry(tp).or_default().push(range);
         }
+        self.compacted.extend(section.compacted);
     }
 }

@@ -84,11 +84,13 @@ impl MetadataState {
                 retention_bytes,
                 retention_ms,
                 min_durability,
+                cleanup,
             } => {
                 let change = |config: &mut TopicConfig| {
                     config.retention_bytes = retention_bytes.unwrap_or(config.retention_bytes);
                     config.retention_ms = retention_ms.unwrap_or(config.retention_ms);
                     config.min_durability = min_durability.unwrap_or(config.min_durability);
+                    config.cleanup = cleanup.unwrap_or(config.cleanup);
                 };
                 self.alter_topic(name, *partitions, change)
             }

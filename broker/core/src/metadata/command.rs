@@ -1,28 +1,31 @@
 //! Metadata commands and their encoding, the body of `Metadata` frames.
 //!
 //! ```text
-//! 0 version u8 = 1 | 1 tag u8 | fields
+//! 0 version u8 = 1, or 2 with what is marked so | 1 tag u8 | fields
 //! 1 InitCluster       cluster_id [16]
 //! 2 OpenNode          node u32 | port u16 | shards u16 | host string
 //! 3 CreateTopic       partitions u32 | created_ms i64 | name string | config
 //! 4 DeleteTopic       name string
 //! 5 AlterTopic        name string | partitions optional u32 | retention_bytes change
 //!                     | retention_ms change | flag, min_durability u8
+//!                     | version 2: flag, cleanup u8
 //! 6 AllocateProducers count u32
 //! string: length u16, UTF-8 | optional: flag u8, then the value if 1
 //! change: flag u8, then, if 1, an optional u64
 //! config: retention_bytes optional u64 | retention_ms optional u64 | min_durability u8
-//!         | class string
+//!         | class string | version 2: cleanup u8
 //! ```
+//!
+//! What needs no field of version 2 is written as version 1, which older brokers read.
 
 use catena_protocol::ids::{Durability, NodeId};
 use catena_protocol::limits::{CLASS_NAME_BYTES_MAX, HOST_BYTES_MAX, TOPIC_NAME_BYTES_MAX};
-use catena_protocol::messages::{ClusterId, TopicConfig};
+use catena_protocol::messages::{Cleanup, ClusterId, TopicConfig};
 
 use crate::codec::{DecodeError, Put, Reader, malformed};
 
-/// The version of the encoding.
-const COMMAND_VERSION: u8 = 1;
+/// The newest version of the encoding.
+const COMMAND_VERSION: u8 = 2;
 
 /// A change of the cluster's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub enum Command {
         retention_ms: Option<Option<u64>>,
         /// The new weakest durability.
         min_durability: Option<Durability>,
+        /// The new way to get rid of old records.
+        cleanup: Option<Cleanup>,
     },
     /// Takes a block of producer ids that nobody else will get.
     AllocateProducers {
@@ -85,7 +90,8 @@ impl Command {
     /// # Panics
     /// If a string is longer than 64 KiB: validate first.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![COMMAND_VERSION, self.tag()];
+        let version = self.version();
+        let mut out = vec![version, self.tag()];
         match self {
             Self::InitCluster { cluster_id } => out.put(cluster_id),
             Self::OpenNode {
@@ -108,7 +114,7 @@ impl Command {
                 out.put_u32(*partitions);
                 out.put_i64(*created_ms);
                 out.put_string(name);
-                encode_config(config, &mut out);
+                encode_config(config, version, &mut out);
             }
             Self::DeleteTopic { name } => out.put_string(name),
             Self::AlterTopic {
@@ -117,6 +123,7 @@ impl Command {
                 retention_bytes,
                 retention_ms,
                 min_durability,
+                cleanup,
             } => {
                 out.put_string(name);
                 out.put_flag(partitions.is_some());
@@ -128,6 +135,10 @@ impl Command {
                 out.put_flag(min_durability.is_some());
                 if let Some(durability) = min_durability {
                     out.put_u8(durability.to_wire());
+                }
+                if let Some(cleanup) = cleanup {
+                    out.put_flag(true);
+                    out.put_u8(cleanup.to_wire());
                 }
             }
             Self::AllocateProducers { count } => out.put_u32(*count),
@@ -142,7 +153,7 @@ impl Command {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("command version")?;
-        if version != COMMAND_VERSION {
+        if !(1..=COMMAND_VERSION).contains(&version) {
             let newest = COMMAND_VERSION.into();
             return Err(DecodeError::Version {
                 newest,
@@ -169,7 +180,7 @@ impl Command {
                 let partitions = reader.u32("partitions")?;
                 let created_ms = reader.i64("creation time")?;
                 let name = reader.string(TOPIC_NAME_BYTES_MAX, "topic name")?;
-                let config = decode_config(&mut reader)?;
+                let config = decode_config(&mut reader, version)?;
                 Self::CreateTopic {
                     name,
                     partitions,
@@ -180,7 +191,7 @@ impl Command {
             4 => Self::DeleteTopic {
                 name: reader.string(TOPIC_NAME_BYTES_MAX, "topic name")?,
             },
-            5 => decode_alter(&mut reader)?,
+            5 => decode_alter(&mut reader, version)?,
             6 => Self::AllocateProducers {
                 count: reader.u32("producer count")?,
             },
@@ -188,6 +199,18 @@ impl Command {
         };
         reader.finish("bytes after a command")?;
         Ok(command)
+    }
+
+    /// The oldest version that has all its fields.
+    fn version(&self) -> u8 {
+        match self {
+            Self::CreateTopic { config, .. } => config_version(config),
+            Self::AlterTopic { cleanup, .. } => 1 + u8::from(cleanup.is_some()),
+            Self::InitCluster { .. }
+            | Self::OpenNode { .. }
+            | Self::DeleteTopic { .. }
+            | Self::AllocateProducers { .. } => 1,
+        }
     }
 
     const fn tag(&self) -> u8 {
@@ -202,7 +225,7 @@ impl Command {
     }
 }
 
-fn decode_alter(reader: &mut Reader<'_>) -> Result<Command, DecodeError> {
+fn decode_alter(reader: &mut Reader<'_>, version: u8) -> Result<Command, DecodeError> {
     let name = reader.string(TOPIC_NAME_BYTES_MAX, "topic name")?;
     let has_partitions = reader.flag("partitions")?;
     let partitions = if has_partitions {
@@ -218,29 +241,56 @@ fn decode_alter(reader: &mut Reader<'_>) -> Result<Command, DecodeError> {
     } else {
         None
     };
+    let has_cleanup = version >= 2 && reader.flag("cleanup")?;
+    let cleanup = if has_cleanup {
+        Some(read_cleanup(reader)?)
+    } else {
+        None
+    };
     Ok(Command::AlterTopic {
         name,
         partitions,
         retention_bytes,
         retention_ms,
         min_durability,
+        cleanup,
     })
 }
 
-pub(super) fn encode_config(config: &TopicConfig, out: &mut Vec<u8>) {
+/// The oldest version that has all settings.
+pub(super) fn config_version(config: &TopicConfig) -> u8 {
+    1 + u8::from(config.cleanup != Cleanup::Delete)
+}
+
+pub(super) fn encode_config(config: &TopicConfig, version: u8, out: &mut Vec<u8>) {
     out.put_optional_u64(config.retention_bytes);
     out.put_optional_u64(config.retention_ms);
     out.put_u8(config.min_durability.to_wire());
     out.put_string(&config.class);
+    if version >= 2 {
+        out.put_u8(config.cleanup.to_wire());
+    }
 }
 
-pub(super) fn decode_config(reader: &mut Reader<'_>) -> Result<TopicConfig, DecodeError> {
+pub(super) fn decode_config(
+    reader: &mut Reader<'_>,
+    version: u8,
+) -> Result<TopicConfig, DecodeError> {
     Ok(TopicConfig {
         retention_bytes: reader.optional_u64("retention bytes")?,
         retention_ms: reader.optional_u64("retention time")?,
         min_durability: read_durability(reader)?,
         class: reader.string(CLASS_NAME_BYTES_MAX, "class name")?,
+        cleanup: if version >= 2 {
+            read_cleanup(reader)?
+        } else {
+            Cleanup::Delete
+        },
     })
+}
+
+fn read_cleanup(reader: &mut Reader<'_>) -> Result<Cleanup, DecodeError> {
+    Cleanup::from_wire(reader.u8("cleanup")?).ok_or(malformed("cleanup"))
 }
 
 fn read_durability(reader: &mut Reader<'_>) -> Result<Durability, DecodeError> {

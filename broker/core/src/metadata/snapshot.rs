@@ -11,19 +11,24 @@
 //!                         n u32, n x range { partition_count u32, chain_first u32,
 //!                                            chain_count u32, chain_start u32 } }
 //! ```
+//!
+//! The version of the envelope is that of the configs in it.
 
 use catena_protocol::ids::{ChainEpoch, ChainId, NodeId, PartitionId, ProducerId, TopicId};
 use catena_protocol::limits::{CLASS_NAME_BYTES_MAX, HOST_BYTES_MAX, TOPIC_NAME_BYTES_MAX};
 use catena_protocol::messages::{NodeInfo, PartitionRange};
 
 use super::check_topic_name;
-use super::command::{decode_config, encode_config};
+use super::command::{config_version, decode_config, encode_config};
 use super::state::{Chain, Class, MetadataState, ShardLayout, Topic};
 use crate::codec::{self, DecodeError, Put, Reader, malformed};
 use crate::limits::{PARTITION_RANGES_PER_TOPIC_MAX, PARTITIONS_PER_TOPIC_MAX};
 
 /// Magic of a snapshot: `CtMs`.
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"CtMs");
+
+/// The newest version of a snapshot.
+const SNAPSHOT_VERSION: u16 = 2;
 
 const CLASS_BYTES_MIN: usize = 16;
 const CHAIN_BYTES: usize = 12;
@@ -51,12 +56,17 @@ impl MetadataState {
         out.put_u16(self.layout.shards);
         out.put_u64(self.layout.generation);
         self.encode_tables(&mut out);
+        let versions = self
+            .topics
+            .values()
+            .map(|topic| config_version(&topic.config));
+        let version = versions.max().unwrap_or(1);
         out.put_u32(codec::length_u32(self.topics.len()));
         for topic in self.topics.values() {
             out.put_u32(topic.id.get());
             out.put_i64(topic.created_ms);
             out.put_string(&topic.name);
-            encode_config(&topic.config, &mut out);
+            encode_config(&topic.config, version, &mut out);
             out.put_u32(codec::length_u32(topic.ranges.len()));
             for range in &topic.ranges {
                 out.put_u32(range.partition_count);
@@ -65,7 +75,7 @@ impl MetadataState {
                 out.put_u32(range.chain_start);
             }
         }
-        codec::seal_envelope(&mut out, start, SNAPSHOT_MAGIC, 0);
+        codec::seal_envelope_as(version.into(), &mut out, start, SNAPSHOT_MAGIC, 0);
         out
     }
 
@@ -74,7 +84,8 @@ impl MetadataState {
     /// # Errors
     /// Any [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let envelope = codec::open_envelope(bytes, SNAPSHOT_MAGIC)?;
+        let envelope = codec::open_envelope_to(SNAPSHOT_VERSION, bytes, SNAPSHOT_MAGIC)?;
+        let version = u8::try_from(envelope.version).map_err(|_| malformed("version"))?;
         let mut body = envelope.body;
         let mut state = Self {
             cluster_id: Some(body.array("cluster id")?),
@@ -90,7 +101,7 @@ impl MetadataState {
         };
         state.decode_tables(&mut body)?;
         for _ in 0..body.count(TOPIC_BYTES_MIN, "topics")? {
-            let topic = decode_topic(&mut body)?;
+            let topic = decode_topic(&mut body, version)?;
             state.take_topic(topic)?;
         }
         body.finish("bytes in a snapshot")?;
@@ -199,11 +210,11 @@ impl MetadataState {
     }
 }
 
-fn decode_topic(body: &mut Reader<'_>) -> Result<Topic, DecodeError> {
+fn decode_topic(body: &mut Reader<'_>, version: u8) -> Result<Topic, DecodeError> {
     let id = TopicId(body.u32("topic id")?);
     let created_ms = body.i64("creation time")?;
     let name = body.string(TOPIC_NAME_BYTES_MAX, "topic name")?;
-    let config = decode_config(body)?;
+    let config = decode_config(body, version)?;
     let count = body.count(RANGE_BYTES, "partition ranges")?;
     if count == 0 || count > PARTITION_RANGES_PER_TOPIC_MAX {
         return Err(malformed("partition ranges"));

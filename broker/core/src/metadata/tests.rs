@@ -6,7 +6,7 @@ use catena_protocol::ids::{
     ChainEpoch, ChainId, Durability, NodeId, PartitionId, ProducerId, ShardId, TopicId,
     TopicPartition,
 };
-use catena_protocol::messages::TopicConfig;
+use catena_protocol::messages::{Cleanup, TopicConfig};
 use proptest::prelude::*;
 
 use super::*;
@@ -41,6 +41,7 @@ fn grow(name: &str, partitions: u32) -> Command {
         retention_bytes: None,
         retention_ms: None,
         min_durability: None,
+        cleanup: None,
     }
 }
 
@@ -63,19 +64,22 @@ fn command() -> impl Strategy<Value = Command> {
     ];
     let retention = prop::option::of(1..9u64);
     let durability = (0..3u8).prop_map(|n| Durability::from_wire(n).expect("a class"));
+    let cleanup = prop::sample::select(&Cleanup::ALL);
     let class = prop_oneof![9 => Just("default".to_owned()), 1 => Just("gold".to_owned())];
     let config = (
         retention.clone(),
         retention.clone(),
         class,
         durability.clone(),
+        cleanup.clone(),
     )
         .prop_map(
-            |(retention_bytes, retention_ms, class, min_durability)| TopicConfig {
+            |(retention_bytes, retention_ms, class, min_durability, cleanup)| TopicConfig {
                 retention_bytes,
                 retention_ms,
                 class,
                 min_durability,
+                cleanup,
             },
         );
     let change = prop::option::of(retention);
@@ -94,10 +98,10 @@ fn command() -> impl Strategy<Value = Command> {
         ),
         3 => name.clone().prop_map(|name| Command::DeleteTopic { name }),
         4 => (name, prop::option::of(0..300u32), change.clone(), change,
-              prop::option::of(durability)).prop_map(
-            |(name, partitions, retention_bytes, retention_ms, min_durability)| {
+              prop::option::of(durability), prop::option::of(cleanup)).prop_map(
+            |(name, partitions, retention_bytes, retention_ms, min_durability, cleanup)| {
                 Command::AlterTopic {
-                    name, partitions, retention_bytes, retention_ms, min_durability
+                    name, partitions, retention_bytes, retention_ms, min_durability, cleanup
                 }
             }
         ),
@@ -420,7 +424,29 @@ fn ids_are_never_given_twice() {
 
 #[test]
 fn commands_have_golden_bytes() {
-    let cases: [(Command, &[u8]); 5] = [
+    let compacted = Command::CreateTopic {
+        name: "ab".into(),
+        partitions: 3,
+        config: TopicConfig {
+            cleanup: Cleanup::CompactDelete,
+            ..TopicConfig::default()
+        },
+        created_ms: 5,
+    };
+    let compact = Command::AlterTopic {
+        name: "ab".into(),
+        partitions: None,
+        retention_bytes: None,
+        retention_ms: None,
+        min_durability: None,
+        cleanup: Some(Cleanup::Compact),
+    };
+    let cases: [(Command, &[u8]); 7] = [
+        (
+            compacted,
+            b"\x02\x03\x03\0\0\0\x05\0\0\0\0\0\0\0\x02\0ab\0\0\x02\x07\0default\x02",
+        ),
+        (compact, b"\x02\x05\x02\0ab\0\0\0\0\x01\x01"),
         (open(4), b"\x01\x02\x01\0\0\0\xe0\x24\x04\0\x09\0localhost"),
         (
             create("ab", 3),
@@ -461,4 +487,23 @@ fn a_snapshot_has_golden_bytes() {
     assert_eq!(body[..golden.len()], golden);
     assert_eq!(body[golden.len()..][..9], *b"\x07\0default");
     assert_eq!(body.len(), golden.len() + 9 + 4 + 64 * 12 + 4 + 4);
+    assert_eq!(bytes[4..6], [1, 0], "older brokers read it");
+}
+
+#[test]
+fn a_snapshot_with_a_compacted_topic_has_a_version_of_its_own() {
+    let mut state = running();
+    let mut config = TopicConfig::default();
+    for (name, cleanup) in [("a", Cleanup::Delete), ("b", Cleanup::Compact)] {
+        config.cleanup = cleanup;
+        state.apply(&Command::CreateTopic {
+            name: name.into(),
+            partitions: 1,
+            config: config.clone(),
+            created_ms: 0,
+        });
+    }
+    let bytes = state.encode();
+    assert_eq!(bytes[4..6], [2, 0]);
+    assert_eq!(MetadataState::decode(&bytes), Ok(state));
 }

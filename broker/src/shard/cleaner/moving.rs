@@ -22,15 +22,17 @@ use crate::limits::{
 use crate::runtime::clock;
 use crate::runtime::executor;
 use crate::shard::Shard;
-use crate::shard::index::{RunWriter, SegmentKey};
+use crate::shard::index::RunWriter;
 
-/// An extent that the index names, with its batches.
+/// Batches that go somewhere else.
 #[derive(Debug)]
-pub(super) struct Located {
-    pub(super) moved: MovedExtent,
-    batch_count: u32,
+pub(in crate::shard) struct Located {
+    pub(in crate::shard) moved: MovedExtent,
+    pub(in crate::shard) batch_count: u32,
+    /// The extents that the index names in their place now.
+    pub(in crate::shard) from: Vec<Extent>,
     /// How long its topic keeps records: what goes together lies together.
-    keep_ms: u64,
+    pub(in crate::shard) keep_ms: u64,
 }
 
 /// What the index has of one partition from an offset on.
@@ -110,14 +112,14 @@ impl Shard {
                 join_ms: keep_ms.map_or(u64::MAX, |keep| keep / CLEANER_JOIN_AGE_DIVISOR),
             },
             batch_count,
+            from: vec![extent],
             keep_ms: keep_ms.unwrap_or(u64::MAX),
         })
     }
 
-    /// Moves extents out of `source`; false if the shard stops meanwhile and nothing was moved.
-    pub(super) async fn relocate(
+    /// Moves extents; false if the shard stops meanwhile and nothing was moved.
+    pub(in crate::shard) async fn relocate(
         self: &Rc<Self>,
-        source: SegmentKey,
         mut located: Vec<Located>,
         pressure: Pressure,
     ) -> Result<bool, JournalError> {
@@ -152,18 +154,18 @@ impl Shard {
         // From here to the end nothing waits: the index, the count and the pin change together.
         self.index.runs.borrow_mut().push(run);
         let mut live = self.index.live.borrow_mut();
-        for item in &located {
-            live.remove(&item.moved.extent);
+        let mut pins = self.pins.borrow_mut();
+        for extent in located.iter().flat_map(|item| &item.from) {
+            live.remove(extent);
+            pins.note_moved(extent.block.segment_key());
         }
         for (_, extent) in &placed {
             live.add(extent);
         }
-        self.pins.borrow_mut().note_moved(source);
         debug!(
-            segment = source.1.get(),
-            extents_before = located.len(),
+            moved = located.len(),
             extents_after = placed.len(),
-            "moved a piece of a segment"
+            "moved a piece"
         );
         Ok(true)
     }

@@ -41,6 +41,7 @@ fn create_grown(state: &mut MetadataState, name: &str) {
             retention_bytes: None,
             retention_ms: None,
             min_durability: None,
+            cleanup: None,
         });
     }
     let topic = state.topic_by_name(name).expect("created");

@@ -1,0 +1,190 @@
+//! Reads extents of a partition, past the cache: only the pages they lie in, near ones together.
+//!
+//! A batch is vouched for by its own two checksums, so the block around it is not needed. Runs on
+//! the shard's executor.
+
+use std::rc::Rc;
+
+use catena_core::index::Extent;
+use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+use catena_protocol::batch::{BatchError, BatchHeader, split, verify_body, verify_header};
+use catena_protocol::ids::TopicPartition;
+
+use crate::cache::CachedBytes;
+use crate::limits::READ_GAP_BYTES_MAX;
+use crate::shard::Shard;
+use crate::shard::reader::ReadError;
+
+/// An extent and its batches, as they were read.
+pub(super) struct Found {
+    pub(super) extent: Extent,
+    pub(super) bytes: CachedBytes,
+}
+
+/// Cuts extents that follow each other into runs that are read at once. Ends before the first that
+/// is not wanted.
+pub(super) fn coalesce(
+    extents: &[Extent],
+    is_wanted: impl Fn(&Extent) -> bool,
+) -> impl Iterator<Item = &[Extent]> {
+    let wanted = extents
+        .iter()
+        .take_while(|extent| is_wanted(extent))
+        .count();
+    let mut rest = &extents[..wanted];
+    std::iter::from_fn(move || {
+        let (first, others) = rest.split_first()?;
+        let start = place(first).0;
+        let mut end = place(first).1;
+        let along = others.iter().take_while(|next| {
+            let (next_start, next_end) = place(next);
+            let is_near = next.block.segment_key() == first.block.segment_key()
+                && next_start >= end
+                && next_start - end <= READ_GAP_BYTES_MAX
+                && next_end - start <= BLOCK_BYTES_MAX_U32;
+            if is_near {
+                end = next_end;
+            }
+            is_near
+        });
+        let count = 1 + along.count();
+        let (read, left) = rest.split_at(count);
+        rest = left;
+        Some(read)
+    })
+}
+
+/// The pages of an extent, as positions in its segment.
+fn place(extent: &Extent) -> (u32, u32) {
+    let start = extent.block.offset + extent.offset_in_block;
+    let end = start + extent.bytes;
+    (
+        start - start % BLOCK_ALIGN_U32,
+        end.next_multiple_of(BLOCK_ALIGN_U32),
+    )
+}
+
+impl Shard {
+    /// Reads some extents at once.
+    pub(super) async fn read_along(&self, extents: &[Extent]) -> Result<Vec<Found>, ReadError> {
+        let Some((first, last)) = extents.first().zip(extents.last()) else {
+            return Ok(Vec::new());
+        };
+        let (start, end) = (place(first).0, place(last).1);
+        let failed = |error: std::io::Error| ReadError::Io {
+            place: first.block,
+            reason: error.to_string(),
+        };
+        let (journal, segment) = first.block.segment_key();
+        let open = self.reader.files().open(journal, segment).await;
+        let open = open.map_err(failed)?;
+        let wanted = to_usize(end - start);
+        let buffer = open.file.read(u64::from(start), wanted).await;
+        let buffer = Rc::new(buffer.map_err(failed)?);
+        let read = buffer.len();
+        self.metrics
+            .compaction_bytes_read
+            .add(u64::try_from(read).expect("usize fits u64"));
+        let found = extents.iter().map(|extent| {
+            let at = to_usize(extent.block.offset + extent.offset_in_block - start);
+            let bytes = to_usize(extent.bytes).min(read.saturating_sub(at));
+            Found {
+                extent: *extent,
+                bytes: CachedBytes {
+                    buffer: Rc::clone(&buffer),
+                    start: at.min(read),
+                    bytes,
+                },
+            }
+        });
+        Ok(found.collect())
+    }
+}
+
+fn to_usize(bytes: u32) -> usize {
+    usize::try_from(bytes).expect("u32 fits usize")
+}
+
+/// The batches of an extent, each verified. One whose body is damaged is an error of its own; what
+/// follows a damaged header cannot be told.
+pub(super) fn batches_of(
+    tp: TopicPartition,
+    found: &Found,
+) -> impl Iterator<Item = Result<(BatchHeader, &[u8]), BatchError>> {
+    let mut is_lost = false;
+    split(found.bytes.as_slice())
+        .take_while(move |batch| {
+            let was_lost = is_lost;
+            is_lost |= batch
+                .as_ref()
+                .is_ok_and(|(_, batch)| verify_head(batch, tp).is_err());
+            !was_lost
+        })
+        .map(move |batch| {
+            let (header, batch) = batch?;
+            verify_head(batch, tp)?;
+            verify_body(batch)?;
+            Ok((header, batch))
+        })
+}
+
+fn verify_head(batch: &[u8], tp: TopicPartition) -> Result<(), BatchError> {
+    let head = batch.first_chunk().expect("split gives whole batches");
+    verify_header(head, tp)
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
+    use catena_protocol::ids::Offset;
+
+    use super::*;
+
+    fn extent(segment: u32, offset: u32, bytes: u32) -> Extent {
+        Extent {
+            base_offset: Offset::new(0),
+            end_offset: Offset::new(1),
+            block: BlockLocation {
+                journal: JournalId::new(0),
+                segment: SegmentSeq::new(segment),
+                offset,
+                bytes: 1 << 20,
+            },
+            offset_in_block: 128,
+            bytes,
+            max_timestamp_ms: 0,
+        }
+    }
+
+    #[test]
+    fn near_extents_are_read_together_and_far_ones_alone() {
+        let extents = [
+            extent(1, 4096, 100),
+            extent(1, 8192, 100),
+            extent(1, 8192 + (64 << 10), 5000),
+            extent(1, 2 << 20, 100),
+            extent(2, (2 << 20) + 4096, 100),
+            extent(2, 4096, 100),
+        ];
+        let runs: Vec<usize> = coalesce(&extents, |_| true).map(<[Extent]>::len).collect();
+        assert_eq!(runs, [3, 1, 1, 1]);
+        let runs: Vec<usize> = coalesce(&extents, |e| e.bytes == 100)
+            .map(<[Extent]>::len)
+            .collect();
+        assert_eq!(runs, [2], "nothing behind what is not wanted");
+    }
+
+    #[test]
+    fn a_read_never_exceeds_what_can_be_read_at_once() {
+        let extents: Vec<Extent> = (1..40)
+            .map(|n| extent(1, n * (60 << 10), 50 << 10))
+            .collect();
+        let mut count = 0;
+        for run in coalesce(&extents, |_| true) {
+            let bytes = place(&run[run.len() - 1]).1 - place(&run[0]).0;
+            assert!(bytes <= BLOCK_BYTES_MAX_U32);
+            count += run.len();
+        }
+        assert_eq!(count, extents.len());
+    }
+}
