@@ -315,7 +315,7 @@ impl Shard {
         Step::GivenUp
     }
 
-    fn note_left(&self, pass: &mut Pass, extent: &Extent, error: &dyn std::fmt::Display) {
+    fn note_left(&self, pass: &Pass, extent: &Extent, error: &dyn std::fmt::Display) {
         warn!(
             partition = %pass.tp,
             offset = extent.base_offset.get(),
@@ -324,7 +324,6 @@ impl Shard {
             "not compacted: these records stay as they are"
         );
         self.metrics.compaction_extents_left.add(1);
-        pass.leave(extent);
     }
 
     /// How many bytes of batches the next piece may be made of, if it may be written now: within

@@ -108,7 +108,17 @@ impl Shard {
     ) {
         let extent = &found.extent;
         piece.bytes += found.bytes.bytes;
-        let whole = self.check_whole(pass, found).await;
+        let again;
+        let (mut found, mut whole) = (found, self.check_whole(pass, found).await);
+        // What is left is remembered for good: one read that went astray is not enough for that.
+        if let Err(Left::Damaged(_)) = whole
+            && let Ok(read) = self.read_along(std::slice::from_ref(extent)).await
+            && let Some(second) = read.into_iter().next()
+        {
+            again = second;
+            found = &again;
+            whole = self.check_whole(pass, found).await;
+        }
         if whole.is_err() || !piece.stretch.takes(extent) {
             self.finish_stretch(pass, piece);
         }
@@ -154,6 +164,7 @@ impl Shard {
     fn leave(&self, pass: &mut Pass, extents: &[Extent], left: &Left) {
         for extent in extents {
             self.note_left(pass, extent, left);
+            pass.leave(extent);
             pass.rewritten(extent.end_offset, extent.bytes.into());
         }
     }
