@@ -310,11 +310,6 @@ impl Shard {
         extent.block.journal != self.journal.id()
     }
 
-    fn give_up(&self, pass: &Pass, error: &ReadError) -> Step {
-        warn!(partition = %pass.tp, %error, "compaction is put off");
-        Step::GivenUp
-    }
-
     fn note_left(&self, pass: &Pass, extent: &Extent, error: &dyn std::fmt::Display) {
         warn!(
             partition = %pass.tp,
@@ -342,4 +337,9 @@ impl Shard {
         let is_worth_it = allowed >= bytes.min(COMPACTION_PIECE_BYTES_MIN);
         is_worth_it.then(|| allowed.clamp(1, COMPACTION_STEP_BYTES))
     }
+}
+
+fn give_up(pass: &Pass, error: &ReadError) -> Step {
+    warn!(partition = %pass.tp, %error, "compaction is put off");
+    Step::GivenUp
 }
