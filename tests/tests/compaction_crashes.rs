@@ -23,7 +23,7 @@ struct State {
 impl State {
     /// Appends a batch of some changes, a few of them deletes.
     fn change(&mut self, peer: &mut Peer, topic: TopicId, random: &mut Seeded) {
-        let changes: Vec<(String, Option<String>)> = (0..1 + random.below(20))
+        let changes: Vec<(String, Option<String>)> = (0..=random.below(20))
             .map(|_| {
                 let key = format!("key-{}", random.below(50));
                 let value = format!("{:0width$}", self.changes, width = 1 + random.below(300));

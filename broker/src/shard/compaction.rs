@@ -310,12 +310,7 @@ impl Shard {
         extent.block.journal != self.journal.id()
     }
 
-    fn give_up(&self, pass: &Pass, error: &ReadError) -> Step {
-        warn!(partition = %pass.tp, %error, "compaction is put off");
-        Step::GivenUp
-    }
-
-    fn note_left(&self, pass: &mut Pass, extent: &Extent, error: &dyn std::fmt::Display) {
+    fn note_left(&self, pass: &Pass, extent: &Extent, error: &dyn std::fmt::Display) {
         warn!(
             partition = %pass.tp,
             offset = extent.base_offset.get(),
@@ -324,7 +319,6 @@ impl Shard {
             "not compacted: these records stay as they are"
         );
         self.metrics.compaction_extents_left.add(1);
-        pass.leave(extent);
     }
 
     /// How many bytes of batches the next piece may be made of, if it may be written now: within
@@ -343,4 +337,9 @@ impl Shard {
         let is_worth_it = allowed >= bytes.min(COMPACTION_PIECE_BYTES_MIN);
         is_worth_it.then(|| allowed.clamp(1, COMPACTION_STEP_BYTES))
     }
+}
+
+fn give_up(pass: &Pass, error: &ReadError) -> Step {
+    warn!(partition = %pass.tp, %error, "compaction is put off");
+    Step::GivenUp
 }

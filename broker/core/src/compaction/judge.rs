@@ -75,7 +75,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Judges by the keys that will be [noted](Self::note); tombstones below `tombstones_below`
+    /// Judges by the keys that a [pass](super::Pass) notes; tombstones below `tombstones_below`
     /// go, too.
     pub const fn new(hasher: KeyHasher, keys: KeyMap, tombstones_below: Offset) -> Self {
         Self {

@@ -147,10 +147,10 @@ impl Pass {
         self.end > self.start || self.expires
     }
 
-    /// Something of this extent should go, or cannot be known, and stays.
+    /// Something of this extent should go, or cannot be known, and stays. That is remembered for
+    /// good: the next pass notes other keys, and may find nothing wrong with it.
     pub fn leave(&mut self, extent: &Extent) {
-        let from = self.left_from.unwrap_or(extent.base_offset);
-        self.left_from = Some(from.min(extent.base_offset));
+        self.left_from = lower(self.left_from, Some(extent.base_offset));
     }
 
     /// Extents up to `end_offset` were looked at; `bytes` of batches are left of them.
@@ -167,14 +167,21 @@ impl Pass {
     /// What is known of the partition now that the pass is over, given what was `known` a moment
     /// ago: batches may have been trimmed, and bytes were saved, meanwhile.
     pub fn finish(self, known: CompactedPartition, now_ms: i64) -> CompactedPartition {
-        let below = self.left_from.map_or(self.end, |left| left.min(self.end));
+        let left_from = lower(self.left_from, known.left_from);
         let mut known = CompactedPartition {
             clean_to: self.end.max(known.clean_to),
             clean_bytes: self.clean_bytes,
             has_tombstones: self.has_tombstones,
+            left_from,
             ..known
         };
+        let below = left_from.map_or(self.end, |left| left.min(self.end));
         known.note_cleaning(below, now_ms);
         known
     }
+}
+
+/// The lower of two offsets, as far as they are there.
+fn lower(one: Option<Offset>, two: Option<Offset>) -> Option<Offset> {
+    one.into_iter().chain(two).min()
 }

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! n u32 | n x { topic u32, partition u32, clean_to u64, clean_bytes u64, saved_bytes u64,
-//!               compacted_at_ms i64, flags u8 (1: tombstones are left),
+//!               left_from u64 (0 without flag 2), compacted_at_ms i64,
+//!               flags u8 (1: tombstones are left; 2: left_from is set),
 //!               m u32, m x { below u64, at_ms i64 } }
 //! ```
 
@@ -18,9 +19,10 @@ use crate::codec::{self, DecodeError, Put, Reader, malformed};
 use crate::limits::{COMPACTION_CLEANINGS_MAX, OFFSET_MAX};
 
 /// Bytes of an entry without cleanings.
-const ENTRY_BYTES_MIN: usize = 8 + 4 * 8 + 1 + 4;
+const ENTRY_BYTES_MIN: usize = 8 + 5 * 8 + 1 + 4;
 const CLEANING_BYTES: usize = 16;
 const HAS_TOMBSTONES: u8 = 1;
+const HAS_LEFT: u8 = 2;
 
 /// A pass that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,9 @@ pub struct CompactedPartition {
     pub clean_bytes: u64,
     /// By how much compaction made the partition smaller than the log counts it.
     pub saved_bytes: u64,
+    /// From here on there may be superseded records that no pass will find any more. Tombstones
+    /// from here on stay.
+    pub left_from: Option<Offset>,
     /// When the last pass ended, in milliseconds since 1970; `i64::MIN` before the first.
     pub compacted_at_ms: i64,
     /// Whether the last pass left tombstones.
@@ -54,6 +59,7 @@ impl Default for CompactedPartition {
             clean_to: Offset(0),
             clean_bytes: 0,
             saved_bytes: 0,
+            left_from: None,
             compacted_at_ms: i64::MIN,
             has_tombstones: false,
             cleanings: Vec::new(),
@@ -143,6 +149,7 @@ impl CompactedPartition {
         if let Some(left_bytes) = left_bytes {
             self.saved_bytes = left_bytes;
             self.clean_bytes = 0;
+            self.left_from = None;
         }
     }
 
@@ -167,12 +174,11 @@ pub(crate) fn encode_compacted(partitions: &CompactedPartitions, out: &mut Vec<u
         out.put_u64(partition.clean_to.get());
         out.put_u64(partition.clean_bytes);
         out.put_u64(partition.saved_bytes);
+        out.put_u64(partition.left_from.map_or(0, Offset::get));
         out.put_i64(partition.compacted_at_ms);
-        out.put_u8(if partition.has_tombstones {
-            HAS_TOMBSTONES
-        } else {
-            0
-        });
+        let tombstones = u8::from(partition.has_tombstones) * HAS_TOMBSTONES;
+        let left = u8::from(partition.left_from.is_some()) * HAS_LEFT;
+        out.put_u8(tombstones | left);
         out.put_u32(codec::length_u32(partition.cleanings.len()));
         for cleaning in &partition.cleanings {
             out.put_u64(cleaning.below.get());
@@ -206,14 +212,16 @@ fn decode_partition(body: &mut Reader<'_>) -> Result<CompactedPartition, DecodeE
         clean_to: body.offset("compacted partition")?,
         clean_bytes: body.u64("compacted partition")?,
         saved_bytes: body.u64("compacted partition")?,
+        left_from: Some(body.offset("compacted partition")?),
         compacted_at_ms: body.i64("compacted partition")?,
-        has_tombstones: match body.u8("compacted partition")? {
-            0 => false,
-            HAS_TOMBSTONES => true,
-            _ => return Err(malformed("flags of a compacted partition")),
-        },
-        cleanings: Vec::new(),
+        ..CompactedPartition::default()
     };
+    let flags = body.u8("compacted partition")?;
+    if flags & !(HAS_TOMBSTONES | HAS_LEFT) != 0 {
+        return Err(malformed("flags of a compacted partition"));
+    }
+    partition.has_tombstones = flags & HAS_TOMBSTONES != 0;
+    partition.left_from = partition.left_from.filter(|_| flags & HAS_LEFT != 0);
     for _ in 0..body.count(CLEANING_BYTES, "cleanings")? {
         partition.cleanings.push(Cleaning {
             below: body.offset("cleaning")?,

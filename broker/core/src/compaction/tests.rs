@@ -219,7 +219,12 @@ fn finish(pass: &mut Pass, stretch: &mut Stretch, after: &mut Vec<Stored>) {
                 pass.rewritten(extent.end_offset, extent.bytes.into());
             }
         }
-        Outcome::Stuck(from) => panic!("small extents fit: {from:?}"),
+        Outcome::Stuck(from) => {
+            for extent in &from {
+                pass.leave(extent);
+                pass.rewritten(extent.end_offset, extent.bytes.into());
+            }
+        }
         Outcome::Compacted(compacted) => {
             let covered = &compacted.from;
             assert_eq!(
@@ -636,6 +641,7 @@ fn what_is_known_comes_back_from_a_checkpoint() {
         clean_to: Offset(90),
         clean_bytes: 7,
         saved_bytes: 8,
+        left_from: Some(Offset(95)),
         has_tombstones: true,
         ..CompactedPartition::default()
     };
@@ -647,7 +653,8 @@ fn what_is_known_comes_back_from_a_checkpoint() {
     let golden = [
         1, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, // one, 3/1
         90, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, //
-        0xd0, 7, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, // compacted at, flags, two cleanings
+        95, 0, 0, 0, 0, 0, 0, 0, // left from
+        0xd0, 7, 0, 0, 0, 0, 0, 0, 3, 2, 0, 0, 0, // compacted at, flags, two cleanings
         50, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0, 0, 0, 0, 0, //
         90, 0, 0, 0, 0, 0, 0, 0, 0xd0, 7, 0, 0, 0, 0, 0, 0,
     ];
@@ -684,6 +691,43 @@ fn a_stretch_that_would_grow_beyond_a_block_stays_as_it_is() {
     stretch.end_batch(&verdicts).expect("no codec fails");
     assert_eq!(stretch.finish(), Outcome::Stuck(vec![stored.extent]));
     assert!(stretch.is_empty());
+}
+
+#[test]
+fn a_tombstone_stays_as_long_as_what_it_deleted_cannot_be_written_anew() {
+    let policy = CompactionPolicy::default();
+    let mut partition = Partition::default();
+    append_wide(&mut partition);
+    let deletes: Vec<Planned> = (0..17).map(|key| (Some(key), None)).collect();
+    partition.append(&[deletes], Codec::None, HOUR_MS);
+    for day in 1..5 {
+        partition.compact(&policy, day * 25 * HOUR_MS, 1000);
+        let found = partition.readable();
+        assert_eq!(
+            found.len(),
+            partition.appended.len(),
+            "nothing went on day {day}"
+        );
+        assert_eq!(replayed(&found), replayed(&partition.appended));
+    }
+}
+
+/// Appends an extent of one batch as full as can be, with records that have no key but for those
+/// that are deleted later.
+/// Without one of those the rest of its piece has to carry offsets, and is too large.
+fn append_wide(partition: &mut Partition) {
+    let keyed = |index: usize| {
+        let is_deleted = index % 4000 == 1;
+        let key = u8::try_from(index / 4000).expect("17 of them");
+        // As long as the others: those have no key and two bytes more of value.
+        if is_deleted {
+            (Some(key), Some(9))
+        } else {
+            (None, Some(11))
+        }
+    };
+    let records: Vec<Planned> = (0..65_535).map(keyed).collect();
+    partition.append(&[records], Codec::None, HOUR_MS);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use catena_core::compaction::{Judge, JudgeError, NotedTo, Pass};
 use catena_protocol::batch::{BatchHeader, Decompressor};
 use catena_protocol::ids::Offset;
 
-use super::Step;
 use super::reading::{self, Found, batches_of};
+use super::{Step, give_up};
 use crate::limits::{COMPACTION_RECORDS_PER_SLICE, COMPACTION_STEP_BYTES};
 use crate::runtime::executor;
 use crate::shard::Shard;
@@ -23,12 +23,12 @@ impl Shard {
         while step_bytes < COMPACTION_STEP_BYTES {
             let found = match self.next_extents(pass, Offset::new(u64::MAX)).await {
                 Ok(found) => found,
-                Err(error) => return self.give_up(pass, &error),
+                Err(error) => return give_up(pass, &error),
             };
             for read in reading::coalesce(&found, |extent| self.is_below_floor(extent)) {
                 let read = match self.read_along(read).await {
                     Ok(read) => read,
-                    Err(error) => return self.give_up(pass, &error),
+                    Err(error) => return give_up(pass, &error),
                 };
                 for found in &read {
                     step_bytes += found.bytes.bytes;

@@ -8,8 +8,8 @@ use catena_core::index::Extent;
 use catena_protocol::batch::{BatchError, BatchHeader, Decompressor, RewriteError};
 use tracing::debug;
 
-use super::Step;
 use super::reading::{self, Found, batches_of};
+use super::{Step, give_up};
 use crate::journal::JournalError;
 use crate::limits::{CLEANER_JOIN_AGE_DIVISOR, CLEANER_RECORD_BYTES, COMPACTION_RECORDS_PER_SLICE};
 use crate::runtime::executor;
@@ -66,7 +66,7 @@ impl Shard {
         while piece.bytes < bytes_max && !is_over {
             let found = match self.next_extents(pass, pass.end()).await {
                 Ok(found) => found,
-                Err(error) => return Ok(self.give_up(pass, &error)),
+                Err(error) => return Ok(give_up(pass, &error)),
             };
             is_over = found.is_empty();
             for run in reading::coalesce(&found, |_| true) {
@@ -75,7 +75,7 @@ impl Shard {
                 }
                 let read = match self.read_along(run).await {
                     Ok(read) => read,
-                    Err(error) => return Ok(self.give_up(pass, &error)),
+                    Err(error) => return Ok(give_up(pass, &error)),
                 };
                 for found in &read {
                     self.rewrite(pass, &mut piece, found, decompressor).await;
@@ -108,7 +108,17 @@ impl Shard {
     ) {
         let extent = &found.extent;
         piece.bytes += found.bytes.bytes;
-        let whole = self.check_whole(pass, found).await;
+        let again;
+        let (mut found, mut whole) = (found, self.check_whole(pass, found).await);
+        // What is left is remembered for good: one read that went astray is not enough for that.
+        if let Err(Left::Damaged(_)) = whole
+            && let Ok(read) = self.read_along(std::slice::from_ref(extent)).await
+            && let Some(second) = read.into_iter().next()
+        {
+            again = second;
+            found = &again;
+            whole = self.check_whole(pass, found).await;
+        }
         if whole.is_err() || !piece.stretch.takes(extent) {
             self.finish_stretch(pass, piece);
         }
@@ -154,6 +164,7 @@ impl Shard {
     fn leave(&self, pass: &mut Pass, extents: &[Extent], left: &Left) {
         for extent in extents {
             self.note_left(pass, extent, left);
+            pass.leave(extent);
             pass.rewritten(extent.end_offset, extent.bytes.into());
         }
     }
