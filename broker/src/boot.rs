@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 
 use catena_core::checkpoint::{ChainSection, ShardCheckpoint};
-use catena_core::ids::{JournalId, JournalPos};
+use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
 use catena_core::index::run::RunDirectory;
 use catena_core::metadata::{MetadataState, ShardLayout};
 use catena_core::recover::{FrameSummary, MovedBatch, UnknownLoss};
@@ -130,10 +130,14 @@ impl BootPlan {
 
     /// Extents of this journal before the position are in index runs.
     pub fn index_covered(&self, journal: JournalId) -> JournalPos {
-        let checkpoint = self.checkpoints.get(&journal).and_then(Option::as_ref);
-        checkpoint
-            .map(|checkpoint| checkpoint.index_covered)
-            .unwrap_or_default()
+        match self.checkpoints.get(&journal) {
+            Some(Some(of_newest)) if Some(of_newest.layout_generation) == self.newest_deal() => {
+                of_newest.index_covered
+            }
+            // Nobody wrote to it since a later deal was completed, and that one wrote runs.
+            Some(Some(_)) => JournalPos::new(SegmentSeq::new(u32::MAX), u32::MAX),
+            Some(None) | None => JournalPos::default(),
+        }
     }
 
     /// Deals what all shards have read to the shards that own it now.
@@ -188,12 +192,20 @@ impl BootPlan {
             .filter(move |id| id.get() % shards == shard.get())
     }
 
-    /// The checkpoints that count.
+    /// The checkpoints of the newest deal that was completed. They hold each chain once, and all
+    /// that earlier deals knew: an older one says nothing more, and may name what was freed since.
+    /// Not by LSN: what a start had to presume lost changes a section without a frame.
     fn current(&self) -> impl Iterator<Item = (&JournalId, &ShardCheckpoint)> {
+        let newest = self.newest_deal();
         self.checkpoints
             .iter()
-            .filter(|(id, _)| !self.settled || id.get() < self.layout.shards)
             .filter_map(|(id, checkpoint)| Some((id, checkpoint.as_ref()?)))
+            .filter(move |(_, checkpoint)| Some(checkpoint.layout_generation) == newest)
+    }
+
+    fn newest_deal(&self) -> Option<u64> {
+        let found = self.checkpoints.values().flatten();
+        found.map(|checkpoint| checkpoint.layout_generation).max()
     }
 
     fn newest_sections(&self) -> BTreeMap<ChainId, ChainSection> {
@@ -201,11 +213,7 @@ impl BootPlan {
         for info in self.metadata.chains() {
             newest.insert(info.chain, ChainSection::fresh(info.chain));
         }
-        // By deal, not by LSN: what a start had to presume lost changes a section without a frame,
-        // and within one deal a chain has one section.
-        let mut current: Vec<&ShardCheckpoint> = self.current().map(|(_, found)| found).collect();
-        current.sort_by_key(|checkpoint| checkpoint.layout_generation);
-        for section in current.iter().flat_map(|checkpoint| &checkpoint.chains) {
+        for section in self.current().flat_map(|(_, found)| &found.chains) {
             newest.insert(section.chain, section.clone());
         }
         newest

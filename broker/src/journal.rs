@@ -5,8 +5,9 @@
 //! time ([`segments`]) and remembers how far it flushed ([`Journal::note_idle`]).
 //!
 //! Invariants: one group is in flight at a time (the committer awaits [`Journal::commit`]); a flush
-//! is never issued beside the writes that it covers; after any failed or short write or flush, of a
-//! directory too, the journal is [latched](latch) and nothing is written again. Runs on the executor that owns it.
+//! is never issued beside the writes that it covers; after any failed or short write or flush, of
+//! a directory too, the journal is latched and nothing is written again. Runs on the executor that
+//! owns it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -289,7 +289,7 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
             Front::Empty => outbox.work.notified().await,
             Front::Parked(slice) => {
                 let slice = shard.reader.read_back(&slice).await;
-                outbox.restore(slice.map_err(lost_on_the_way)?);
+                outbox.restore(slice.map_err(|error| lost_on_the_way(shard, error))?);
             }
             Front::Ready => {
                 match outbox.with_slices(|slices| connection.socket.try_send(slices)) {
@@ -308,7 +308,8 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
 
 /// What a response has promised cannot be sent any more, and what was sent of it cannot be taken
 /// back: the client has to ask again, and is then told what is lost.
-fn lost_on_the_way(error: ReadError) -> io::Error {
+fn lost_on_the_way(shard: &Shard, error: ReadError) -> io::Error {
+    shard.metrics.fetch_damaged.add(1);
     warn!(%error, "records that wait to be sent cannot be read again; closing the connection");
     io::Error::other(error)
 }

@@ -2,9 +2,9 @@
 //!
 //! A chunk starts and ends at block boundaries that the asking partition's extents name; gaps below
 //! 64 KiB between them are read along. Each chunk is checked once, whole, before it enters the
-//! cache. A reader whose block is in a chunk that is being read waits for that one, and a chunk ends
-//! where another begins, so that readers of interleaved partitions do not read the same bytes again.
-//! While one chunk is consumed the next are on their way.
+//! cache. A reader whose block is in a chunk that is being read waits for that one, and a chunk
+//! ends where another begins, so that readers of interleaved partitions do not read the same bytes
+//! again. While one chunk is consumed the next are on their way.
 //!
 //! Invariant: a block is given out only if its heads were checked, and a batch of it only if its
 //! body was, here or by who asked for [`BlockReader::block_with_good_heads`]. Runs on the shard's

@@ -11,7 +11,7 @@ use catena_broker::journal::{JournalConfig, JournalTail, SegmentSet};
 use catena_broker::metrics::ShardMetrics;
 use catena_broker::runtime::clock;
 use catena_broker::runtime::file::FileAgent;
-use catena_broker::runtime::simulated::disk::Fault;
+use catena_broker::runtime::simulated::disk::{Disk, Fault};
 use catena_broker::runtime::simulated::{self, Options, Simulation};
 use catena_broker::shard::files::SegmentFiles;
 use catena_broker::shard::outbox::ParkedSlice;
@@ -228,7 +228,7 @@ fn a_disk_that_gives_nothing_at_all_is_away_and_nothing_on_it_is_damaged() {
         });
         let read = reader.block(extents.iter().copied()).await.map(drop);
         assert!(matches!(read, Err(ReadError::Io { .. })), "{read:?}");
-        simulated::with_disk(|disk| disk.heal());
+        simulated::with_disk(Disk::heal);
         reader.block(extents.into_iter()).await.expect("it is back");
     });
 }

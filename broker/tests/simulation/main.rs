@@ -68,7 +68,7 @@ const FOUND: [(Bug, Trouble, usize); 11] = [
     (Bug::AckBeforeFlush, Trouble::Crashes, 100),
     (Bug::MissingDirectoryFlush, Trouble::Crashes, 100),
     (Bug::RetryFailedFlush, Trouble::Errors, 200),
-    (Bug::TruncateAtBadBlock, Trouble::Damage, 1000),
+    (Bug::TruncateAtBadBlock, Trouble::Damage, 4000),
     (Bug::DuplicateOnReconnect, Trouble::Crashes, 100),
     (Bug::HighWatermarkOffByOne, Trouble::Crashes, 400),
     (Bug::IndexOffByOneAtRoll, Trouble::SlowReaders, 100),

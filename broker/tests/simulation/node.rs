@@ -58,6 +58,7 @@ struct State {
     changed: Notify,
     shards: RefCell<Vec<Sender<ShardMessage>>>,
     control: RefCell<Option<Sender<ControlRequest>>>,
+    status: RefCell<Option<Arc<NodeStatus>>>,
 }
 
 impl State {
@@ -136,6 +137,15 @@ impl Node {
         }
     }
 
+    /// How often it said that something stored is damaged or gone.
+    pub(crate) fn damaged(&self) -> u64 {
+        let status = self.state.status.borrow();
+        let shards = status.iter().flat_map(|status| status.shards());
+        shards
+            .map(|shard| shard.metrics().fetch_damaged.get())
+            .sum()
+    }
+
     /// Ends it at once.
     pub(crate) fn kill(self, death: Death) {
         simulated::kill(self.domain, death);
@@ -152,6 +162,7 @@ async fn run(options: NodeOptions, state: &Rc<State>) -> Result<()> {
         advertised_port: ADDRESS.port(),
         shards: options.shards,
     });
+    *state.status.borrow_mut() = Some(Arc::clone(&status));
     let (requests, receive_requests) = channel::bounded(SHARD_MESSAGES_MAX);
     let (shards, receive_shards) = channel::bounded(1);
     let (plan, receive_plan) = channel::bounded(1);

@@ -288,15 +288,15 @@ impl Keeper {
                 }
                 Event::Crashed => {
                     self.crashes += 1;
-                    node.kill(crash.map_or(Death::PowerCut, |crash| crash.death));
+                    self.kill(node, crash.map_or(Death::PowerCut, |crash| crash.death));
                 }
                 Event::StoreFailed => {
                     self.may_fail("the store failed");
-                    node.kill(self.some_death());
+                    self.kill(node, self.some_death());
                 }
                 Event::Ended(why) => {
                     self.may_fail(&why);
-                    node.kill(self.some_death());
+                    self.kill(node, self.some_death());
                     self.failures += 1;
                     if self.failures > 4 {
                         self.refused = Some(why);
@@ -328,9 +328,10 @@ impl Keeper {
         let ends = async {
             let finished = std::pin::pin!(finished.notified());
             let crashed = std::pin::pin!(simulated::crashed());
-            match select(finished, crashed).await {
-                Either::Left(((), _)) => Event::Finished,
-                Either::Right(((), _)) => Event::Crashed,
+            // At once with the end it counts: a node that is dead cannot be stopped.
+            match select(crashed, finished).await {
+                Either::Left(((), _)) => Event::Crashed,
+                Either::Right(((), _)) => Event::Finished,
             }
         };
         let event = {
@@ -348,6 +349,17 @@ impl Keeper {
             self.scenario.trouble.may_fail(),
             "the node failed without a cause: {why}"
         );
+    }
+
+    /// Also what closes a connection instead of being answered must have a cause.
+    fn kill(&self, node: Node, death: Death) {
+        let tolerance = self.scenario.trouble.tolerance();
+        let is_excused = tolerance.damage || tolerance.read_errors;
+        assert!(
+            is_excused || node.damaged() == 0,
+            "damage without a cause: the node counted it"
+        );
+        node.kill(death);
     }
 
     fn some_death(&self) -> Death {
@@ -369,7 +381,7 @@ impl Keeper {
             let stopped = clock::timeout(PROGRESS_MAX, node.stop()).await;
             assert!(stopped.is_ok(), "stuck: the node does not stop");
         }
-        node.kill(Death::PowerCut);
+        self.kill(node, Death::PowerCut);
     }
 
     /// Starts the node once more and reads everything.
@@ -400,7 +412,7 @@ impl Keeper {
         }
         let stopped = clock::timeout(PROGRESS_MAX, node.stop()).await;
         assert!(stopped.is_ok(), "stuck: the node does not stop");
-        node.kill(Death::Killed);
+        self.kill(node, Death::Killed);
     }
 
     async fn check(&self) {

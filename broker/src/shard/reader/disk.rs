@@ -1,8 +1,8 @@
 //! Reads from segments, patiently: what the medium refuses once may come the next time.
 //!
 //! A place counts as unreadable, which is damage like any other, once the medium has refused it in
-//! as many tries as there are [`READ_PAUSES`] and one more, and gave something else each time: a disk
-//! that gives nothing at all is not damaged, it is away. A segment that has such a place gets
+//! as many tries as there are [`READ_PAUSES`] and one more, and gave something else each time: a
+//! disk that gives nothing at all is not damaged, it is away. A segment that has such a place gets
 //! two tries for each other place, so that one with many does not cost seconds for each.
 //!
 //! Runs on the shard's executor.
