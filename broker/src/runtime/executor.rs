@@ -107,7 +107,7 @@ pub struct ExecutorConfig {
     /// Submission queue entries of each ring.
     pub ring_depth: usize,
     /// Bytes of memory registered with the kernel for I/O. Buffers of this runtime come from
-    /// [`buffer`](super::buffer) instead, so the minimum (64 KiB) is enough.
+    /// [`buffer`] instead, so the minimum (64 KiB) is enough.
     pub io_memory_bytes: usize,
     /// Free buffers that it keeps for reuse, in bytes.
     pub free_buffer_bytes_max: usize,
