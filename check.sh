@@ -17,7 +17,7 @@ step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 step_tidy() { cargo nextest run --locked --package catena-tools --test tidy; }
 # Each fuzz target over its seeds and a bounded number of mutations of them.
 step_fuzz() { cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz; }
-step_evidence() { cargo run --locked --release --package catena-tests -- evidence --quick; }
+step_evidence() { cargo run --locked --package catena-tests -- evidence --quick; }
 step_tour() {
   tools/tour.sh
 }

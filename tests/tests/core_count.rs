@@ -73,12 +73,13 @@ fn small(shards: usize) -> Settings {
 fn segments(broker: &Broker, journal: &str) -> usize {
     let dir = broker.data_dir().join("journals").join(journal);
     let entries = std::fs::read_dir(dir).expect("the journal's directory");
-    let names = entries.map(|entry| entry.expect("an entry").file_name());
-    let is_segment = |name: std::ffi::OsString| {
-        let name = name.into_string().unwrap_or_default();
-        name.ends_with(".seg") && !name.starts_with("spare-")
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let is_segment = |path: &std::path::PathBuf| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let is_spare = stem.is_some_and(|stem| stem.starts_with("spare-"));
+        path.extension().is_some_and(|end| end == "seg") && !is_spare
     };
-    names.filter(|name| is_segment(name.clone())).count()
+    paths.filter(is_segment).count()
 }
 
 /// Writes so many MiB to each partition.

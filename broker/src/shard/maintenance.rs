@@ -25,13 +25,16 @@ const REST: Duration = Duration::from_secs(1);
 /// everything there is, and what they drop costs a frame however little that is.
 const DROPS_INTERVAL_US: u64 = 1_000_000;
 
+/// They come sooner once this part of the space was written: a small store fills in no time.
+const DROPS_SPACE_DIVISOR: u64 = 64;
+
 /// What one round leaves to the next.
 struct Rounds {
     taken: Taken,
     /// Segments of other journals that this shard still wants.
     claimed: Vec<SegmentKey>,
-    /// When retention and expiry were applied last.
-    dropped_at_us: Option<u64>,
+    /// When retention and expiry were applied last, and what had been written by then.
+    dropped_at: (u64, u64),
 }
 
 /// Works until the shard stops or its journal fails.
@@ -46,7 +49,7 @@ pub async fn run(shard: Rc<Shard>, taken: Taken, old_segments: Vec<SegmentKey>) 
     let mut rounds = Rounds {
         taken,
         claimed: old_segments,
-        dropped_at_us: None,
+        dropped_at: (0, 0),
     };
     while !shard.is_stopping() && !shard.journal.is_latched() {
         let progress = rounds.step(&shard).await;
@@ -90,12 +93,14 @@ impl Rounds {
     }
 
     fn drops_are_due(&mut self, shard: &Shard) -> bool {
-        let now_us = clock::now_us();
-        let has_rested = |last: u64| now_us.saturating_sub(last) >= DROPS_INTERVAL_US;
-        let is_due =
-            self.dropped_at_us.is_none_or(has_rested) || shard.journal.segments().out_of_space();
+        let (now_us, written_bytes) = (clock::now_us(), shard.journal.written_bytes());
+        let (last_us, last_bytes) = self.dropped_at;
+        let much = shard.journal.space_bytes() / DROPS_SPACE_DIVISOR;
+        let is_due = now_us.saturating_sub(last_us) >= DROPS_INTERVAL_US
+            || written_bytes - last_bytes >= much
+            || shard.journal.segments().out_of_space();
         if is_due {
-            self.dropped_at_us = Some(now_us);
+            self.dropped_at = (now_us, written_bytes);
         }
         is_due
     }
