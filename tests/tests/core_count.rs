@@ -76,7 +76,8 @@ fn segments(broker: &Broker, journal: &str) -> usize {
     let names = entries.map(|entry| entry.expect("an entry").file_name());
     let is_segment = |name: std::ffi::OsString| {
         let name = name.into_string().unwrap_or_default();
-        name.ends_with(".seg") && !name.starts_with("spare-")
+        let number = name.strip_suffix(".seg");
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
     };
     names.filter(|name| is_segment(name.clone())).count()
 }
