@@ -17,8 +17,8 @@ pub fn idle(addr: &str, count: usize) -> Vec<Peer> {
     (0..count).map(|_| Peer::connect(addr)).collect()
 }
 
-/// Readers from the log start that do not read. The broker closes one after 30 s, so [`StalledReaders::renew`]
-/// replaces the oldest.
+/// Readers from the log start that do not read. The broker closes one after 30 s, so
+/// [`StalledReaders::renew`] replaces the oldest.
 #[derive(Debug)]
 pub struct StalledReaders {
     addr: String,

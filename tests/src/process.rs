@@ -1,4 +1,5 @@
-//! What the kernel says of a process (memory, descriptors, threads, processor time) and of the host.
+//! What the kernel says of a process (memory, descriptors, threads, processor time), and of the
+//! time that the host takes away.
 
 use std::fs;
 use std::path::Path;
