@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use catena_client::{Cleanup, Client, ConsumerRecord, TopicConfig};
+use catena_client::{Cleanup, Client, ConsumeError, ConsumerRecord, StartOffset, TopicConfig};
 use catena_protocol::batch::{BatchBuilder, BatchOptions};
 use catena_protocol::compression::Codec;
 use catena_protocol::record::Record;
@@ -55,13 +55,27 @@ pub fn batch(changes: &[Change<'_>], codec: Codec) -> Vec<u8> {
 /// # Panics
 /// If the reader gets stuck, goes back, or is told of an error.
 pub async fn contents(client: &Client, topic: &str) -> Vec<ConsumerRecord> {
+    let found = contents_unless_overtaken(client, topic).await;
+    found.expect("retention leaves alone what is read")
+}
+
+/// As [`contents`]; `None` if the log start moves past the reader.
+async fn contents_unless_overtaken(client: &Client, topic: &str) -> Option<Vec<ConsumerRecord>> {
     let (start, end) = reading::ends(client, topic).await[&0];
-    let consumer = client.consumer().topic(topic).build().await;
-    let mut consumer = consumer.expect("a consumer");
+    let consumer = client
+        .consumer()
+        .topic(topic)
+        .start(StartOffset::Offset(start));
+    let mut consumer = consumer.build().await.expect("a consumer");
     let (mut next, mut found) = (start, Vec::new());
     while next < end {
         let batch = wait::within_limit("the next batch", consumer.next_batch()).await;
-        let batch = batch.expect("a batch");
+        let batch = match batch {
+            Err(ConsumeError::OffsetOutOfRange { log_start, .. }) if log_start > next => {
+                return None;
+            }
+            batch => batch.expect("a batch"),
+        };
         assert_eq!(batch.start_offset(), next, "no hole between batches");
         let records = batch.records().expect("readable records");
         assert!(records.iter().all(|record| record.offset >= next));
@@ -69,7 +83,19 @@ pub async fn contents(client: &Client, topic: &str) -> Vec<ConsumerRecord> {
         next = batch.next_offset();
     }
     assert!(found.is_sorted_by(|one, two| one.offset < two.offset));
-    found
+    Some(found)
+}
+
+/// Waits until a topic's partition 0 holds no more than so many records, and gives them.
+///
+/// # Panics
+/// As [`contents`], except that retention may move the log start meanwhile.
+pub async fn shrunk(client: &Client, topic: &str, records_max: usize) -> Vec<ConsumerRecord> {
+    wait::until_some_async("older records are dropped", async || {
+        let found = contents_unless_overtaken(client, topic).await?;
+        (found.len() <= records_max).then_some(found)
+    })
+    .await
 }
 
 /// What a reader of all records ends with.

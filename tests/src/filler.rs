@@ -1,9 +1,31 @@
-//! Fills a store of the smallest size.
+//! Fills stores and partitions.
 
+use bytes::Bytes;
+use catena_client::{Client, Record};
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{Durability, TopicId};
 
 use crate::peer::{Peer, batch};
+
+/// A value of which a few hundred fill a segment.
+pub const VALUE_BYTES: usize = 64 << 10;
+
+/// Produces so many records of [`VALUE_BYTES`] to a topic's first partition.
+///
+/// # Panics
+/// If any is not acknowledged.
+pub async fn produce(client: &Client, topic: &str, records: usize) {
+    let producer = client.producer().build().await.expect("a producer");
+    let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
+    let mut handles = Vec::new();
+    for _ in 0..records {
+        let record = Record::to(topic).partition(0).value(value.clone());
+        handles.push(producer.send(record).await.expect("the record is accepted"));
+    }
+    for handle in handles {
+        handle.await.expect("an ack");
+    }
+}
 
 /// Less than a hundred of them fill the smallest store.
 pub const FILLER_BYTES: usize = 900 << 10;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use catena_client::{Client, ConsumerRecord, OffsetSpec};
 
 use crate::wait;
@@ -23,6 +24,17 @@ pub async fn ends(client: &Client, topic: &str) -> BTreeMap<u32, (u64, u64)> {
             (start.partition, (start.offset, end.offset))
         })
         .collect()
+}
+
+/// Log start of a topic's first partition.
+pub async fn log_start(client: &Client, topic: &str) -> u64 {
+    ends(client, topic).await[&0].0
+}
+
+/// The values of records that have one.
+pub fn values(records: &[ConsumerRecord]) -> Vec<Bytes> {
+    let values = records.iter().map(|record| record.value.clone());
+    values.flatten().collect()
 }
 
 /// Everything that a topic holds now.

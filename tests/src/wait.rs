@@ -36,8 +36,19 @@ pub fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// # Panics
 /// If the condition does not hold within [`LIMIT`].
 pub async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    until_some_async(what, async || holds().await.then_some(())).await;
+}
+
+/// As [`until_some`], without blocking the runtime's thread.
+///
+/// # Panics
+/// If nothing is found within [`LIMIT`].
+pub async fn until_some_async<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
-    while !holds().await {
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
         assert!(began.elapsed() < LIMIT, "still not after {LIMIT:?}: {what}");
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use catena_client::{Client, OffsetSpec, Record, TopicConfig};
+use catena_client::TopicConfig;
 use catena_tests::broker::{Broker, Settings};
+use catena_tests::filler::{self, VALUE_BYTES};
 use catena_tests::{reading, wait};
 
 const MIB: u64 = 1 << 20;
 const RETENTION_BYTES: u64 = 8 * MIB;
 const SPACE_BYTES: u64 = 64 * MIB;
-const VALUE_BYTES: usize = 64 << 10;
 
 /// Bytes that files take below a directory.
 fn disk_bytes(dir: &Path) -> u64 {
@@ -28,27 +28,6 @@ fn disk_bytes(dir: &Path) -> u64 {
         };
     }
     bytes
-}
-
-async fn log_start(client: &Client, topic: &str) -> u64 {
-    let found = client
-        .admin()
-        .list_offsets(topic, OffsetSpec::Earliest)
-        .await;
-    found.expect("the log start is known")[0].offset
-}
-
-async fn produce(client: &Client, topic: &str, records: usize) {
-    let producer = client.producer().build().await.expect("a producer");
-    let value = bytes::Bytes::from(vec![b'x'; VALUE_BYTES]);
-    let mut handles = Vec::new();
-    for _ in 0..records {
-        let record = Record::to(topic).partition(0).value(value.clone());
-        handles.push(producer.send(record).await.expect("the record is accepted"));
-    }
-    for handle in handles {
-        handle.await.expect("an ack");
-    }
 }
 
 fn small_space() -> Settings {
@@ -74,13 +53,13 @@ async fn retention_by_bytes_keeps_the_disk_bounded_through_many_times_its_size()
     // 160 MiB: 20 times the retention, and more than twice the space.
     let mut records = 0;
     for _ in 0..10 {
-        produce(&client, "kept", 256).await;
+        filler::produce(&client, "kept", 256).await;
         records += 256;
         let journal = disk_bytes(&broker.data_dir().join("journals/000"));
         assert!(journal <= SPACE_BYTES + 2 * MIB, "{journal} bytes on disk");
     }
     wait::until_async("the log start follows", async || {
-        let kept = records - log_start(&client, "kept").await;
+        let kept = records - reading::log_start(&client, "kept").await;
         kept * u64::try_from(VALUE_BYTES).expect("64 KiB") <= RETENTION_BYTES + 2 * MIB
     })
     .await;

@@ -1,6 +1,9 @@
 //! Topics: made, listed, described, changed, deleted, and made again.
 
-use catena_client::{Durability, Record, TopicChange, TopicConfig};
+use std::collections::BTreeSet;
+
+use catena_client::{Client, Durability, Record, TopicChange, TopicConfig};
+use catena_protocol::ids::TopicId;
 use catena_tests::broker::{Broker, Settings};
 use catena_tests::reading;
 
@@ -87,10 +90,7 @@ async fn added_partitions_are_empty_usable_and_leave_the_others_as_they_are() {
     let contents = reading::contents(&client, "orders").await;
     assert_eq!(contents.len(), 70);
     for (partition, records) in contents {
-        let values: Vec<_> = records
-            .iter()
-            .filter_map(|record| record.value.clone())
-            .collect();
+        let values = reading::values(&records);
         let expected = if partition < 2 {
             vec!["before", "after"]
         } else {
@@ -105,88 +105,59 @@ async fn added_partitions_are_empty_usable_and_leave_the_others_as_they_are() {
 async fn a_topic_made_again_under_the_same_name_is_another_one_and_empty() {
     let mut broker = Broker::start();
     let mut ids = Vec::new();
-    for round in 0..4 {
+    for round in 0..ROUNDS {
         let client = broker.client().await;
-        let admin = client.admin();
-        let id = admin
-            .create_topic("orders", 3, TopicConfig::default())
-            .await;
-        ids.push(id.expect("a topic"));
-        let ends = reading::ends(&client, "orders").await;
-        assert!(ends.values().all(|end| *end == (0, 0)), "empty: {ends:?}");
-        let producer = client.producer().build().await.expect("a producer");
-        for partition in 0..3 {
-            let value = format!("round {round}");
-            let record = Record::to("orders").partition(partition).value(value);
-            let written = producer.send_and_wait(record).await.expect("an ack");
-            assert_eq!(written.offset, Some(0), "round {round}");
-        }
-        if round < 3 {
-            admin
-                .delete_topic("orders")
-                .await
-                .expect("the topic is deleted");
-        }
+        ids.push(make_and_use(&client, round).await);
         if round == 2 {
             broker.kill();
             broker.start_again();
         }
     }
-    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
-    assert_eq!(distinct.len(), ids.len(), "ids are never used twice");
-    broker.kill();
-    broker.start_again();
-    let client = broker.client().await;
-    let contents = reading::contents(&client, "orders").await;
-    for records in contents.values() {
-        let values: Vec<_> = records
-            .iter()
-            .filter_map(|record| record.value.clone())
-            .collect();
-        assert_eq!(values, ["round 3"]);
-    }
-    broker.stop();
+    check_last(broker, ids).await;
 }
 
 #[tokio::test]
 async fn a_client_that_makes_a_topic_again_finds_it_empty() {
-    let mut broker = Broker::start();
+    let broker = Broker::start();
     let client = broker.client().await;
-    let admin = client.admin();
     let mut ids = Vec::new();
-    for round in 0..4 {
-        let id = admin
-            .create_topic("orders", 3, TopicConfig::default())
-            .await;
-        ids.push(id.expect("a topic"));
-        let ends = reading::ends(&client, "orders").await;
-        assert!(ends.values().all(|end| *end == (0, 0)), "empty: {ends:?}");
-        let producer = client.producer().build().await.expect("a producer");
-        for partition in 0..3 {
-            let value = format!("round {round}");
-            let record = Record::to("orders").partition(partition).value(value);
-            let written = producer.send_and_wait(record).await.expect("an ack");
-            assert_eq!(written.offset, Some(0), "round {round}");
-        }
-        if round < 3 {
-            admin
-                .delete_topic("orders")
-                .await
-                .expect("the topic is deleted");
-        }
+    for round in 0..ROUNDS {
+        ids.push(make_and_use(&client, round).await);
     }
-    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    check_last(broker, ids).await;
+}
+
+/// How often a topic of the same name is made; all but the last are deleted.
+const ROUNDS: usize = 4;
+
+async fn make_and_use(client: &Client, round: usize) -> TopicId {
+    let admin = client.admin();
+    let made = admin.create_topic("orders", 3, TopicConfig::default());
+    let id = made.await.expect("a topic");
+    let ends = reading::ends(client, "orders").await;
+    assert!(ends.values().all(|end| *end == (0, 0)), "empty: {ends:?}");
+    let producer = client.producer().build().await.expect("a producer");
+    for partition in 0..3 {
+        let value = format!("round {round}");
+        let record = Record::to("orders").partition(partition).value(value);
+        let written = producer.send_and_wait(record).await.expect("an ack");
+        assert_eq!(written.offset, Some(0), "round {round}");
+    }
+    if round + 1 < ROUNDS {
+        let deleted = admin.delete_topic("orders").await;
+        deleted.expect("the topic is deleted");
+    }
+    id
+}
+
+async fn check_last(mut broker: Broker, ids: Vec<TopicId>) {
+    let distinct: BTreeSet<_> = ids.iter().collect();
     assert_eq!(distinct.len(), ids.len(), "ids are never used twice");
     broker.kill();
     broker.start_again();
     let client = broker.client().await;
-    let contents = reading::contents(&client, "orders").await;
-    for records in contents.values() {
-        let values: Vec<_> = records
-            .iter()
-            .filter_map(|record| record.value.clone())
-            .collect();
-        assert_eq!(values, ["round 3"]);
+    for records in reading::contents(&client, "orders").await.values() {
+        assert_eq!(reading::values(records), ["round 3"]);
     }
     broker.stop();
 }

@@ -2,35 +2,11 @@
 
 use std::time::Duration;
 
-use catena_client::{
-    Client, ConsumeError, OffsetSpec, Record, ResetPolicy, StartOffset, TopicChange, TopicConfig,
-};
+use catena_client::{ConsumeError, ResetPolicy, StartOffset, TopicChange, TopicConfig};
 use catena_tests::home::Home;
-use catena_tests::{reading, wait};
+use catena_tests::{filler, reading, wait};
 
 const MIB: u64 = 1 << 20;
-const VALUE_BYTES: usize = 64 << 10;
-
-async fn log_start(client: &Client, topic: &str) -> u64 {
-    let found = client
-        .admin()
-        .list_offsets(topic, OffsetSpec::Earliest)
-        .await;
-    found.expect("the log start is known")[0].offset
-}
-
-async fn produce(client: &Client, topic: &str, records: usize) {
-    let producer = client.producer().build().await.expect("a producer");
-    let value = bytes::Bytes::from(vec![b'x'; VALUE_BYTES]);
-    let mut handles = Vec::new();
-    for _ in 0..records {
-        let record = Record::to(topic).partition(0).value(value.clone());
-        handles.push(producer.send(record).await.expect("the record is accepted"));
-    }
-    for handle in handles {
-        handle.await.expect("an ack");
-    }
-}
 
 pub(crate) async fn retention_by_age_moves_the_log_start(home: &mut Home) {
     let client = home.client().await;
@@ -47,14 +23,14 @@ pub(crate) async fn retention_by_age_moves_the_log_start(home: &mut Home) {
         .create_topic("long", 1, TopicConfig::default())
         .await
         .expect("a topic");
-    produce(&client, "short", 20).await;
-    produce(&client, "long", 20).await;
+    filler::produce(&client, "short", 20).await;
+    filler::produce(&client, "long", 20).await;
     wait::until_async("all is too old", async || {
-        log_start(&client, "short").await == 20
+        reading::log_start(&client, "short").await == 20
     })
     .await;
     assert_eq!(
-        log_start(&client, "long").await,
+        reading::log_start(&client, "long").await,
         0,
         "another topic keeps its own"
     );
@@ -66,7 +42,7 @@ pub(crate) async fn retention_by_age_moves_the_log_start(home: &mut Home) {
         .alter_topic("short", lift)
         .await
         .expect("the limit can be lifted");
-    produce(&client, "short", 1).await;
+    filler::produce(&client, "short", 1).await;
     assert_eq!(
         reading::ends(&client, "short").await[&0],
         (20, 21),
@@ -81,7 +57,7 @@ pub(crate) async fn readers_below_the_log_start_follow_their_reset_policy(home: 
         .create_topic("kept", 1, TopicConfig::default())
         .await
         .expect("a topic");
-    produce(&client, "kept", 100).await;
+    filler::produce(&client, "kept", 100).await;
     let change = TopicChange {
         retention_bytes: Some(Some(MIB)),
         ..TopicChange::default()
@@ -91,7 +67,7 @@ pub(crate) async fn readers_below_the_log_start_follow_their_reset_policy(home: 
         .await
         .expect("the topic is changed");
     wait::until_async("the log start moves", async || {
-        log_start(&client, "kept").await > 0
+        reading::log_start(&client, "kept").await > 0
     })
     .await;
     let (start, end) = reading::ends(&client, "kept").await[&0];
@@ -129,7 +105,7 @@ pub(crate) async fn readers_below_the_log_start_follow_their_reset_policy(home: 
     let mut latest = consumer(ResetPolicy::Latest).await;
     let nothing = tokio::time::timeout(Duration::from_millis(300), latest.next_batch()).await;
     assert!(nothing.is_err(), "it waits at the end: {nothing:?}");
-    produce(&client, "kept", 1).await;
+    filler::produce(&client, "kept", 1).await;
     let batch = wait::within_limit("a batch", latest.next_batch()).await;
     assert_eq!(batch.expect("a batch").start_offset(), end);
 }

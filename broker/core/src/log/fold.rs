@@ -10,7 +10,7 @@ use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
 use thiserror::Error;
 
 use super::control::{Control, ControlError, DroppedPartition};
-use super::{OpenRefusal, ShardLog};
+use super::{OpenRefusal, PartitionState, ShardLog};
 use crate::entry::FrameKind;
 use crate::ids::Lsn;
 use crate::limits::OFFSET_MAX;
@@ -169,13 +169,7 @@ impl ShardLog {
         chain: ChainId,
         count: u64,
     ) -> Result<Range<Offset>, OpenRefusal> {
-        self.ensure_partition(tp, chain)?;
-        let slot = *self.slots.get(&tp).expect("the partition was just ensured");
-        let state = &mut self.partitions[slot.index()];
-        assert!(
-            !state.has_uncommitted(),
-            "{tp} is in use; its recovery is over"
-        );
+        let state = self.recovering(tp, chain)?;
         let start = state.high_watermark;
         let end = Offset(start.get().saturating_add(count).min(OFFSET_MAX));
         (state.high_watermark, state.log_end) = (end, end);
@@ -183,6 +177,22 @@ impl ShardLog {
             self.note_lost(tp, start..end);
         }
         Ok(start..end)
+    }
+
+    /// The state of a partition that is recovered, which begins here if it is new.
+    pub(super) fn recovering(
+        &mut self,
+        tp: TopicPartition,
+        chain: ChainId,
+    ) -> Result<&mut PartitionState, OpenRefusal> {
+        self.ensure_partition(tp, chain)?;
+        let slot = *self.slots.get(&tp).expect("the partition was just ensured");
+        let state = &mut self.partitions[slot.index()];
+        assert!(
+            !state.has_uncommitted(),
+            "{tp} is in use; its recovery is over"
+        );
+        Ok(state)
     }
 
     fn check_batches(&self, frame: &FrameSummary) -> Result<(), FoldError> {

@@ -26,13 +26,7 @@ impl ShardLog {
         chain: ChainId,
         extent: &Extent,
     ) -> Result<bool, OpenRefusal> {
-        self.ensure_partition(tp, chain)?;
-        let slot = *self.slots.get(&tp).expect("the partition was just ensured");
-        let state = &mut self.partitions[slot.index()];
-        assert!(
-            !state.has_uncommitted(),
-            "{tp} is in use; its recovery is over"
-        );
+        let state = self.recovering(tp, chain)?;
         if extent.end_offset <= state.log_start {
             return Ok(false);
         }
