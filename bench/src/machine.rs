@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cpu_model: String,
-    /// Cores this process may use.
+    /// Cores of the machine.
     pub(crate) cores: usize,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
@@ -41,7 +40,10 @@ impl Machine {
             cpu_model: field(&cpuinfo, "model name")
                 .unwrap_or("unknown")
                 .to_owned(),
-            cores: thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cores: cpuinfo
+                .lines()
+                .filter(|line| line.starts_with("processor"))
+                .count(),
             memory_mib: field(&meminfo, "MemTotal").map_or(0, |text| kib(text) / 1024),
             kernel: format!("{} {release}", uname.sysname().to_string_lossy()),
             filesystem: directory.and_then(|dir| filesystem_of(&mountinfo, &dir)),

@@ -33,5 +33,6 @@ pub mod programs;
 pub mod reading;
 pub mod seeded;
 pub mod soak;
+pub mod steal;
 pub mod wait;
 pub mod witness;

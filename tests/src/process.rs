@@ -1,8 +1,9 @@
-//! What the kernel says of a process (memory, descriptors, threads, processor time), and of the
-//! time that the host takes away.
+//! What the kernel says of a process: memory, descriptors, threads, processor time.
 
 use std::fs;
 use std::path::Path;
+
+use rustix::thread::CpuSet;
 
 /// One look at a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +51,14 @@ fn cpu_ticks(dir: &Path) -> u64 {
         .sum()
 }
 
-/// Time that the host kept from this machine's cores so far, all together, in milliseconds. 0 on
-/// machines that are nobody's guest.
+/// Keeps this thread, and every thread and process that it starts from now on, to one core.
 ///
 /// # Panics
-/// If the kernel does not tell.
-pub fn stolen_ms() -> u64 {
-    let stat = fs::read_to_string("/proc/stat").expect("the kernel's counters can be read");
-    let ticks = stat.split_whitespace().nth(8);
-    let ticks: u64 = ticks
-        .and_then(|word| word.parse().ok())
-        .expect("time stolen, in ticks of 10 ms");
-    ticks * 10
+/// If it may not run there.
+pub fn keep_to(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    rustix::thread::sched_setaffinity(None, &set).expect("this machine has the core");
 }
 
 #[cfg(test)]

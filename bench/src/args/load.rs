@@ -48,7 +48,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
     pub(crate) threads: u16,
-    /// Cores to pin the load threads to, in turn; unpinned by default.
+    /// Cores to pin the load threads to, in turn, and to keep everything else of this program to;
+    /// unpinned by default.
     #[arg(long = "core", value_name = "CORE", value_delimiter = ',')]
     pub(crate) cores: Vec<usize>,
     /// Server process to sample: processor seconds per GB, memory, threads.

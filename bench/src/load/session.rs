@@ -10,6 +10,7 @@ use crate::args::{RunArgs, TargetArgs};
 use crate::ceiling::report::CeilingReport;
 use crate::clock::Clock;
 use crate::compare::{Compared, mismatch, shares};
+use crate::cores::keep_to;
 use crate::limits::SAMPLING_GAP_MS_MAX;
 use crate::machine::Machine;
 use crate::report::{LoadReport, SegmentReport, write_json};
@@ -38,6 +39,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Reads the ceiling, makes sure of the topic, and begins to sample.
     pub(crate) fn begin(args: &'a RunArgs, target: &TargetArgs, rule: TopicRule) -> Result<Self> {
+        keep_to(&args.cores)?;
         let ceiling = args
             .ceiling
             .as_deref()

@@ -127,7 +127,8 @@ impl Pulse {
                 late_ms = late_us / 1_000,
                 running_ms = spent.map(|spent| spent.running.as_millis()),
                 waiting_ms = spent.map(|spent| spent.waiting.as_millis()),
-                "an executor stood still; running: a task held it, waiting: it had no core"
+                "an executor stood still; running: a task held it or the host took the core, \
+                 waiting: others had the core"
             );
         }
     }
