@@ -74,7 +74,7 @@ impl Pass {
             at: known.clean_to,
             start: known.clean_to,
             end: known.clean_to,
-            expires: known.has_tombstones && tombstones_below > Offset(0),
+            expires: known.tombstones_are_due(policy, now_ms),
             unnoted: BTreeSet::new(),
             left_from: None,
             clean_bytes: 0,
@@ -165,7 +165,8 @@ impl Pass {
     }
 
     /// What is known of the partition now that the pass is over, given what was `known` a moment
-    /// ago: batches may have been trimmed, and bytes were saved, meanwhile.
+    /// ago: bytes were saved meanwhile. Batches that were trimmed after the pass had come by count
+    /// as clean until the next one.
     pub fn finish(self, known: CompactedPartition, now_ms: i64) -> CompactedPartition {
         let left_from = lower(self.left_from, known.left_from);
         let mut known = CompactedPartition {

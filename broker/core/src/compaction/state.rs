@@ -112,7 +112,8 @@ impl CompactedPartition {
         old.map_or(Offset(0), |cleaning| cleaning.below)
     }
 
-    fn tombstones_are_due(&self, policy: &CompactionPolicy, now_ms: i64) -> bool {
+    /// Whether tombstones have been kept long enough that had not been when the last pass ended.
+    pub(super) fn tombstones_are_due(&self, policy: &CompactionPolicy, now_ms: i64) -> bool {
         self.has_tombstones
             && self.tombstones_below(policy, now_ms)
                 > self.tombstones_below(policy, self.compacted_at_ms)
@@ -123,8 +124,10 @@ impl CompactedPartition {
         self.compacted_at_ms = now_ms;
         // What is no longer known to be clean, or was of a clock that ran ahead, counts anew.
         self.cleanings
-            .retain(|cleaning| cleaning.below < below && cleaning.at_ms < now_ms);
-        if below > Offset(0) {
+            .retain(|cleaning| cleaning.below <= below && cleaning.at_ms < now_ms);
+        // What was clean already has been so since then.
+        let newest = self.cleanings.last().map_or(Offset(0), |last| last.below);
+        if below > newest {
             let at_ms = now_ms;
             self.cleanings.push(Cleaning { below, at_ms });
         }

@@ -513,6 +513,49 @@ fn a_tombstone_stays_for_its_time_after_it_became_the_newest_and_no_longer() {
     assert_tiles(&partition);
 }
 
+/// Batches of key 1 and of a tombstone for key 2, passes an hour apart.
+#[test]
+fn tombstones_count_their_time_from_the_first_pass_and_not_from_later_ones() {
+    let policy = CompactionPolicy::default();
+    let mut partition = Partition::default();
+    let start_ms = 100 * HOUR_MS;
+    partition.append(&[vec![keyed(2, 5)]], Codec::None, start_ms);
+    partition.append(&[vec![(Some(2), None)]], Codec::None, start_ms);
+    partition.append(&[vec![keyed(3, 5)]], Codec::None, start_ms);
+    // From here on something had to be left as it is: no later pass gets beyond it.
+    partition.stored[2].is_damaged = true;
+    for hour in 1..24 {
+        let now_ms = start_ms + hour * HOUR_MS;
+        partition.append(&[vec![keyed(1, 7)]], Codec::None, now_ms);
+        partition.compact(&policy, now_ms, 100);
+        assert_eq!(partition.readable()[0].offset, 1, "after {hour} hours");
+    }
+    partition.compact(&policy, start_ms + 25 * HOUR_MS, 100);
+    let left = partition.readable();
+    assert!(
+        left.iter().all(|read| read.key != Some(vec![b'k', 2])),
+        "a day after the first pass: {left:?}"
+    );
+}
+
+#[test]
+fn a_pass_that_dropped_old_tombstones_is_not_begun_again_for_younger_ones() {
+    let policy = CompactionPolicy::default();
+    let mut partition = Partition::default();
+    let start_ms = 100 * HOUR_MS;
+    partition.append(&[vec![(Some(1), None)]], Codec::None, start_ms);
+    partition.compact(&policy, start_ms, 100);
+    partition.append(&[vec![(Some(2), None)]], Codec::None, start_ms);
+    partition.compact(&policy, start_ms + 12 * HOUR_MS, 100);
+    let late_ms = start_ms + 25 * HOUR_MS;
+    partition.compact(&policy, late_ms, 100);
+    assert_eq!(partition.readable().len(), 1, "the older of the two went");
+    let keys = KeyMap::with_limit(100, 100);
+    let mut pass = Pass::with_keys(TP, &partition.known, &policy, late_ms + 1, ([1, 2], keys));
+    pass.end_noting(None);
+    assert!(!pass.is_of_use(), "nothing is new, and nothing became old");
+}
+
 #[test]
 fn what_is_younger_than_the_lag_stays_as_it_is() {
     let policy = CompactionPolicy {
