@@ -26,8 +26,10 @@ pub const FETCH_CREDIT_BYTES: u64 = 64 * MIB;
 /// Control requests (metadata, topics, offsets) outstanding per connection.
 pub const CONTROL_CREDIT_REQUESTS: u32 = 64;
 
-/// Cache bytes that sends in progress may hold per shard, as a share of the shard's cache.
-/// Beyond it a stalled send gives up its buffers and resumes by position.
+/// What fetches may hold per shard, in sends and in reads of old data, as a share of the shard's
+/// cache. Beyond half of it a stalled send gives up its buffers and resumes by position; beyond all
+/// of it readers of old data wait, and what is queued is read again when its turn comes. One read
+/// may exceed it, by [`FETCH_RESPONSE_BYTES_MAX`].
 pub const FETCH_PIN_CACHE_DIVISOR: usize = 4;
 
 /// The first request (Hello) has to arrive within this time after the accept.

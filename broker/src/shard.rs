@@ -58,6 +58,7 @@ pub mod retention;
 pub mod start;
 pub mod topics;
 
+use budget::Budget;
 use claims::Claims;
 use cleaner::Cleaner;
 use committer::Committer;
@@ -151,8 +152,8 @@ pub struct Shard {
     pub receiving: Rc<Receiving>,
     /// Connections that have not said `Hello` yet.
     pub greeting: Cell<usize>,
-    pinned_bytes: Rc<Cell<usize>>,
-    pin_budget_bytes: usize,
+    /// What outboxes pin, and what is read of old data for responses that are being put together.
+    fetch_memory: Rc<Budget>,
     watchers: RefCell<FxHashMap<TopicPartition, Vec<Rc<FetchSession>>>>,
     stalled: RefCell<Vec<Rc<Connection>>>,
     connections: RefCell<FxHashMap<u64, Rc<Connection>>>,
@@ -325,14 +326,15 @@ impl Shard {
         self.relieve_pins();
     }
 
-    /// Takes blocks back from stalled connections while sends pin more than their budget.
+    /// Takes blocks back from stalled connections while more than half of the memory for fetches is
+    /// used: the rest is for those who read.
     pub fn relieve_pins(&self) {
-        if self.pinned_bytes.get() > self.pin_budget_bytes {
+        if self.fetch_memory.is_crowded() {
             let mut stalled = self.stalled.borrow_mut();
             stalled.retain(|connection| connection.is_stalled() && !connection.is_closed());
             for connection in stalled.iter() {
                 // Those that were parked before stay listed: more may have been queued for them.
-                if self.pinned_bytes.get() <= self.pin_budget_bytes {
+                if !self.fetch_memory.is_crowded() {
                     break;
                 }
                 connection.park();
@@ -341,9 +343,9 @@ impl Shard {
         self.publish_pinned();
     }
 
-    /// Says in the metrics how much sends pin.
+    /// Says in the metrics how much fetches pin.
     pub fn publish_pinned(&self) {
-        let pinned = u64::try_from(self.pinned_bytes.get()).expect("usize fits u64");
+        let pinned = u64::try_from(self.fetch_memory.used_bytes()).expect("usize fits u64");
         self.metrics.pinned_bytes.set(pinned);
     }
 

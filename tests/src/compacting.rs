@@ -55,17 +55,27 @@ pub fn batch(changes: &[Change<'_>], codec: Codec) -> Vec<u8> {
 /// # Panics
 /// If the reader gets stuck, goes back, or is told of an error.
 pub async fn contents(client: &Client, topic: &str) -> Vec<ConsumerRecord> {
-    let found = contents_unless_overtaken(client, topic).await;
+    contents_of(client, topic, 0).await
+}
+
+/// As [`contents`], of any partition.
+///
+/// # Panics
+/// As [`contents`].
+pub async fn contents_of(client: &Client, topic: &str, partition: u32) -> Vec<ConsumerRecord> {
+    let found = contents_unless_overtaken(client, topic, partition).await;
     found.expect("retention leaves alone what is read")
 }
 
-/// As [`contents`]; `None` if the log start moves past the reader.
-async fn contents_unless_overtaken(client: &Client, topic: &str) -> Option<Vec<ConsumerRecord>> {
-    let (start, end) = reading::ends(client, topic).await[&0];
-    let consumer = client
-        .consumer()
-        .topic(topic)
-        .start(StartOffset::Offset(start));
+/// As [`contents_of`]; `None` if the log start moves past the reader.
+async fn contents_unless_overtaken(
+    client: &Client,
+    topic: &str,
+    partition: u32,
+) -> Option<Vec<ConsumerRecord>> {
+    let (start, end) = reading::ends(client, topic).await[&partition];
+    let consumer = client.consumer().topic(topic).partitions([partition]);
+    let consumer = consumer.start(StartOffset::Offset(start));
     let mut consumer = consumer.build().await.expect("a consumer");
     let (mut next, mut found) = (start, Vec::new());
     while next < end {
@@ -92,7 +102,7 @@ async fn contents_unless_overtaken(client: &Client, topic: &str) -> Option<Vec<C
 /// As [`contents`], except that retention may move the log start meanwhile.
 pub async fn shrunk(client: &Client, topic: &str, records_max: usize) -> Vec<ConsumerRecord> {
     wait::until_some_async("older records are dropped", async || {
-        let found = contents_unless_overtaken(client, topic).await?;
+        let found = contents_unless_overtaken(client, topic, 0).await?;
         (found.len() <= records_max).then_some(found)
     })
     .await

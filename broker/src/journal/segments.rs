@@ -244,11 +244,14 @@ impl SegmentSet {
             if let Some(reason) = self.latch.reason() {
                 return Err(io::Error::other(reason));
             }
-            self.wanted_now.set(true);
-            self.work.notify();
+            // Told once: after a failure the preparer tries again in its own time.
+            if !self.wanted_now.replace(true) {
+                self.work.notify();
+            }
             self.ready.notified().await;
             let failure = self.failure.borrow_mut().take();
             if let Some(failure) = failure.filter(|_| !wait_for_space) {
+                self.wanted_now.set(false);
                 return Err(failure);
             }
         }
@@ -514,6 +517,8 @@ async fn prepare_loop(set: Rc<SegmentSet>) {
             }
         }
     }
+    // Whoever waits for a segment learns why none will come.
+    set.ready.notify();
 }
 
 /// The path of segment `segment` in the journal's directory.

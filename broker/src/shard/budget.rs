@@ -61,6 +61,11 @@ impl Budget {
         self.used_bytes.get()
     }
 
+    /// Whether more than half is charged.
+    pub fn is_crowded(&self) -> bool {
+        self.used_bytes.get() > self.limit_bytes / 2
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
         self.used_bytes.get() + bytes <= self.limit_bytes
     }
@@ -87,18 +92,31 @@ impl Charge {
         }
     }
 
-    /// Gives everything back.
-    pub fn release(&mut self) {
-        if self.bytes == 0 && !self.overdraws {
+    /// Gives back what is charged beyond `total_bytes`.
+    pub fn shrink_to(&mut self, total_bytes: usize) {
+        let bytes = self.bytes.saturating_sub(total_bytes);
+        let budget = &self.budget;
+        let used_bytes = budget.used_bytes.get() - bytes;
+        let was_overdrawn = self.overdraws && used_bytes <= budget.limit_bytes;
+        if bytes == 0 && !was_overdrawn {
             return;
         }
-        let budget = &self.budget;
-        budget.used_bytes.set(budget.used_bytes.get() - self.bytes);
-        self.bytes = 0;
-        if std::mem::take(&mut self.overdraws) {
+        budget.used_bytes.set(used_bytes);
+        self.bytes -= bytes;
+        if was_overdrawn {
+            self.overdraws = false;
             budget.overdrawn.set(false);
         }
         budget.freed.notify();
+    }
+
+    /// Gives everything back.
+    pub fn release(&mut self) {
+        self.shrink_to(0);
+        if std::mem::take(&mut self.overdraws) {
+            self.budget.overdrawn.set(false);
+            self.budget.freed.notify();
+        }
     }
 
     fn add(&mut self, bytes: usize) {

@@ -21,6 +21,7 @@ use futures_util::future::{Either, select};
 use tracing::{debug, warn};
 
 use super::access::Principal;
+use super::budget::Budget;
 use super::fetch::FetchSession;
 use super::outbox::{Front, Outbox};
 use super::reader::ReadError;
@@ -61,11 +62,11 @@ pub struct Connection {
 
 impl Connection {
     /// A connection whose `Hello` was answered.
-    pub fn new(id: u64, socket: Rc<Conn>, principal: Principal, pinned: Rc<Cell<usize>>) -> Self {
+    pub fn new(id: u64, socket: Rc<Conn>, principal: Principal, memory: Rc<Budget>) -> Self {
         Connection {
             id,
             principal,
-            outbox: Outbox::new(pinned),
+            outbox: Outbox::new(memory),
             sessions: RefCell::default(),
             socket,
             acks: RefCell::default(),
@@ -288,8 +289,13 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
         match outbox.front() {
             Front::Empty => outbox.work.notified().await,
             Front::Parked(slice) => {
+                let mut charge = shard.fetch_memory.charge();
+                charge
+                    .grow_to(usize::try_from(slice.block.bytes).expect("u32 fits usize"))
+                    .await;
                 let slice = shard.reader.read_back(&slice).await;
-                outbox.restore(slice.map_err(|error| lost_on_the_way(shard, error))?);
+                let slice = slice.map_err(|error| lost_on_the_way(shard, error))?;
+                outbox.restore(slice, charge);
             }
             Front::Ready => {
                 match outbox.with_slices(|slices| connection.socket.try_send(slices)) {

@@ -146,6 +146,7 @@ async fn gather(
 ) -> Response {
     let mut response = Response::empty(session.id());
     let mut gathering = connection.gathering();
+    let mut charge = shard.fetch_memory.charge();
     loop {
         while session.has_ready()
             && response.payload_bytes() < waiting.bytes_max
@@ -162,14 +163,20 @@ async fn gather(
             };
             // Charged before it is read, or all sessions of a connection could read at once.
             gathering.set(waiting.bytes_max);
+            // What is new is in memory anyway, and its readers do not wait for the disk.
+            if session.is_cold(&position) {
+                charge.grow_to(waiting.bytes_max).await;
+            }
             let room = waiting.bytes_max - response.payload_bytes();
             serve_partition(shard, session, &position, room, &mut response).await;
             gathering.set(response.payload_bytes());
+            charge.shrink_to(response.payload_bytes());
             executor::yield_if_needed().await;
         }
         let has_enough = response.payload_bytes() >= waiting.bytes_min || response.has_errors();
         // Responses that wait for more must leave room for others.
-        let is_crowded = response.payload_bytes() > 0 && connection.is_fetch_crowded();
+        let is_crowded = response.payload_bytes() > 0
+            && (connection.is_fetch_crowded() || shard.fetch_memory.is_crowded());
         let now_us = clock::now_us();
         if has_enough
             || is_crowded

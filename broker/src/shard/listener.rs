@@ -216,7 +216,7 @@ pub async fn welcome(
         id,
         Rc::clone(&socket),
         Principal::Anonymous,
-        Rc::clone(&shard.pinned_bytes),
+        Rc::clone(&shard.fetch_memory),
     ));
     shard
         .connections

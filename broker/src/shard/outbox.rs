@@ -5,7 +5,8 @@
 //! can be *parked*: its slices become positions on disk, which cost nothing, and are read again
 //! when the socket takes bytes. A parked slice holds a lease on its segment.
 //!
-//! Runs on the shard's executor; the connection's writer task is the only one that takes bytes out.
+//! Invariant: every slice that pins a buffer is charged to the shard's budget; what finds no room
+//! there is parked as it is queued. Runs on the shard's executor; the connection's writer task is the only one that takes bytes out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use catena_core::ids::BlockLocation;
 
+use super::budget::{Budget, Charge};
 use crate::cache::CachedBytes;
 use crate::runtime::channel::Notify;
 use crate::shard::files::OpenSegment;
@@ -36,6 +38,18 @@ pub struct BlockSlice {
     pub offset: u32,
 }
 
+impl BlockSlice {
+    /// All but the first `skip` bytes, given up.
+    fn parked(&self, skip: usize) -> ParkedSlice {
+        ParkedSlice {
+            segment: Rc::clone(&self.segment),
+            block: self.block,
+            offset: self.offset + u32::try_from(skip).expect("a slice is below 1 MiB"),
+            bytes: self.bytes.bytes - skip,
+        }
+    }
+}
+
 /// A slice that was given up and must be read again.
 pub struct ParkedSlice {
     /// The segment to read from; keeps it from being reused.
@@ -50,9 +64,12 @@ pub struct ParkedSlice {
 
 enum Piece {
     Copied(Bytes),
-    /// A slice and what it is charged: the capacity of its buffer, or nothing when the slice before
-    /// it holds the same one.
-    Block(BlockSlice, usize),
+    /// A slice and its charge: the capacity of its buffer, or nothing when the slice before it
+    /// holds the same one.
+    Block(
+        BlockSlice,
+        #[expect(dead_code, reason = "it is given back when it is dropped")] Charge,
+    ),
     Parked(ParkedSlice),
 }
 
@@ -62,13 +79,6 @@ impl Piece {
             Piece::Copied(bytes) => bytes.len(),
             Piece::Block(slice, _) => slice.bytes.bytes,
             Piece::Parked(slice) => slice.bytes,
-        }
-    }
-
-    fn pinned(&self) -> usize {
-        match self {
-            Piece::Block(_, charged) => *charged,
-            Piece::Copied(_) | Piece::Parked(_) => 0,
         }
     }
 }
@@ -87,7 +97,7 @@ pub enum Front {
 pub struct Outbox {
     pieces: RefCell<VecDeque<Piece>>,
     queued_bytes: Cell<usize>,
-    pinned_bytes: Rc<Cell<usize>>,
+    memory: Rc<Budget>,
     /// Wakes the writer.
     pub work: Notify,
     /// Wakes those who wait for the queue to shrink.
@@ -95,12 +105,12 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An empty queue that counts what it pins into `pinned_bytes`, the shard's total.
-    pub fn new(pinned_bytes: Rc<Cell<usize>>) -> Outbox {
+    /// An empty queue that charges what it pins to `memory`, the shard's budget.
+    pub fn new(memory: Rc<Budget>) -> Outbox {
         Outbox {
             pieces: RefCell::new(VecDeque::new()),
             queued_bytes: Cell::new(0),
-            pinned_bytes,
+            memory,
             work: Notify::new(),
             drained: Notify::new(),
         }
@@ -119,8 +129,11 @@ impl Outbox {
             match slice {
                 ResponseSlice::Copied(bytes) => self.push(Piece::Copied(bytes)),
                 ResponseSlice::Block(slice) => {
-                    let charged = self.charge(&slice);
-                    self.push(Piece::Block(slice, charged));
+                    let piece = match self.memory.try_charge(self.buffer_bytes(&slice)) {
+                        Some(charge) => Piece::Block(slice, charge),
+                        None => Piece::Parked(slice.parked(0)),
+                    };
+                    self.push(piece);
                 }
             }
         }
@@ -148,13 +161,10 @@ impl Outbox {
         }
     }
 
-    /// Puts what was read back in front again.
-    pub fn restore(&self, slice: BlockSlice) {
-        let charged = slice.bytes.buffer.capacity();
-        let piece = Piece::Block(slice, charged);
+    /// Puts what was read back in front again, with what it was charged before it was read.
+    pub fn restore(&self, slice: BlockSlice, charge: Charge) {
+        let piece = Piece::Block(slice, charge);
         self.queued_bytes.set(self.queued_bytes.get() + piece.len());
-        self.pinned_bytes
-            .set(self.pinned_bytes.get() + piece.pinned());
         self.pieces.borrow_mut().push_front(piece);
     }
 
@@ -206,8 +216,6 @@ impl Outbox {
                 }
                 break;
             }
-            self.pinned_bytes
-                .set(self.pinned_bytes.get() - piece.pinned());
             sent -= len;
             pieces.pop_front();
         }
@@ -218,37 +226,25 @@ impl Outbox {
     /// Gives up every pinned block; a few bytes at the front stay.
     pub fn park(&self) {
         let mut pieces = self.pieces.borrow_mut();
-        if let Some(Piece::Block(front, charged)) = pieces.front() {
+        if let Some(Piece::Block(front, _)) = pieces.front() {
             let probe_bytes = front.bytes.bytes.min(PROBE_BYTES);
             let probe = Bytes::copy_from_slice(&front.bytes.as_slice()[..probe_bytes]);
-            let rest = front.bytes.bytes - probe_bytes;
-            let parked = ParkedSlice {
-                segment: Rc::clone(&front.segment),
-                block: front.block,
-                offset: front.offset + u32::try_from(probe_bytes).expect("at most 2 KiB"),
-                bytes: rest,
-            };
-            self.pinned_bytes.set(self.pinned_bytes.get() - charged);
+            let rest = front.parked(probe_bytes);
             pieces.pop_front();
-            if rest > 0 {
-                pieces.push_front(Piece::Parked(parked));
+            if rest.bytes > 0 {
+                pieces.push_front(Piece::Parked(rest));
             }
             pieces.push_front(Piece::Copied(probe));
         }
         for piece in pieces.iter_mut() {
-            if let Piece::Block(slice, charged) = piece {
-                self.pinned_bytes.set(self.pinned_bytes.get() - *charged);
-                *piece = Piece::Parked(ParkedSlice {
-                    segment: Rc::clone(&slice.segment),
-                    block: slice.block,
-                    offset: slice.offset,
-                    bytes: slice.bytes.bytes,
-                });
+            if let Piece::Block(slice, _) = piece {
+                *piece = Piece::Parked(slice.parked(0));
             }
         }
     }
 
-    fn charge(&self, slice: &BlockSlice) -> usize {
+    /// What a slice at the end pins.
+    fn buffer_bytes(&self, slice: &BlockSlice) -> usize {
         match self.pieces.borrow().back() {
             Some(Piece::Block(last, _)) if Rc::ptr_eq(&last.bytes.buffer, &slice.bytes.buffer) => 0,
             _ => slice.bytes.buffer.capacity(),
@@ -260,16 +256,7 @@ impl Outbox {
             return;
         }
         self.queued_bytes.set(self.queued_bytes.get() + piece.len());
-        self.pinned_bytes
-            .set(self.pinned_bytes.get() + piece.pinned());
         self.pieces.borrow_mut().push_back(piece);
-    }
-}
-
-impl Drop for Outbox {
-    fn drop(&mut self) {
-        let pinned: usize = self.pieces.borrow().iter().map(Piece::pinned).sum();
-        self.pinned_bytes.set(self.pinned_bytes.get() - pinned);
     }
 }
 

@@ -21,6 +21,7 @@ use catena_protocol::ids::{ChainId, ShardId, TopicId};
 use futures_util::future::try_join_all;
 use tracing::{info, warn};
 
+use super::budget::Budget;
 use super::checkpointer::Taken;
 use super::claims::Claims;
 use super::cleaner::Cleaner;
@@ -221,8 +222,7 @@ async fn build(
         producer_ids: RefCell::new(0..0),
         receiving: Rc::default(),
         greeting: Cell::new(0),
-        pinned_bytes: Rc::default(),
-        pin_budget_bytes: boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR,
+        fetch_memory: Budget::new(boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR),
         watchers: RefCell::default(),
         stalled: RefCell::default(),
         connections: RefCell::default(),
@@ -397,6 +397,7 @@ async fn settle(shard: &Rc<Shard>, taken: &mut Taken) -> Result<()> {
     });
     try_join_all(promises).await?;
     if !shard.settled {
+        shard.merge_inherited().await?;
         shard.write_run().await?;
         // Two, because one can be damaged: then this deal would not be complete any more, and of
         // the one before it the other shards may have no checkpoint left.

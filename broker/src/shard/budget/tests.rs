@@ -40,3 +40,26 @@ fn tasks_that_hold_bytes_and_need_more_all_get_done() {
         assert!((100..=160).contains(&most.get()), "{}", most.get());
     });
 }
+
+#[test]
+fn what_shrinks_to_the_limit_lets_another_exceed_it() {
+    run(|| async {
+        let budget = Budget::new(100);
+        let mut first = budget.charge();
+        first.grow_to(150).await;
+        let waiting = Rc::clone(&budget);
+        let second = spawn(Queue::Control, async move {
+            let mut charge = waiting.charge();
+            charge.grow_to(120).await;
+            waiting.used_bytes()
+        });
+        yield_now().await;
+        assert_eq!(budget.used_bytes(), 150, "one may exceed it, not two");
+        assert!(budget.is_crowded());
+        first.shrink_to(50);
+        assert!(!budget.is_crowded());
+        assert_eq!(second.await, 170, "the limit holds for the first again");
+        drop(first);
+        assert_eq!(budget.used_bytes(), 0);
+    });
+}

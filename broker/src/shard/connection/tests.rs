@@ -13,7 +13,7 @@ async fn connection(listener: &TcpListener) -> Rc<Connection> {
         1,
         Rc::new(socket),
         Principal::Anonymous,
-        Rc::default(),
+        Budget::new(1 << 20),
     ))
 }
 

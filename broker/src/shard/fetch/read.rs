@@ -57,7 +57,8 @@ pub(super) struct Wanted {
 }
 
 /// Slices of a partition from a position on. What is returned is worthless if the position is not
-/// current any more.
+/// current any more. A reader that is found to read old data gets what is there: more of it is read
+/// when there is room for that.
 pub(super) async fn partition(
     shard: &Rc<Shard>,
     session: &FetchSession,
@@ -67,7 +68,11 @@ pub(super) async fn partition(
     let mut slices = Vec::new();
     let mut next = position.offset;
     let mut taken = 0;
+    let was_cold = session.is_cold(position);
     while taken < wanted.bytes_max && next < wanted.high_watermark && session.is_current(position) {
+        if taken > 0 && !was_cold && session.is_cold(position) {
+            break;
+        }
         let rest = Wanted {
             bytes_max: wanted.bytes_max - taken,
             ..wanted

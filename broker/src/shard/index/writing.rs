@@ -13,6 +13,7 @@ use catena_core::index::merge::{MergeStep, RunMerger};
 use catena_core::index::run::{BuiltPage, PagePlace, RunBuilder, RunDirectory};
 use catena_protocol::ids::{ChainEpoch, ChainId, TopicPartition};
 use futures_util::future::try_join_all;
+use tracing::error;
 
 use crate::journal::JournalError;
 use crate::limits::INDEX_PAGES_IN_FLIGHT;
@@ -52,6 +53,24 @@ impl Shard {
         self.index.runs.borrow_mut().push(directory);
         self.index.mem.borrow_mut().thaw_done();
         self.index.covered.set(covered);
+        Ok(())
+    }
+
+    /// Merges all runs that a new deal of chains gave to this shard.
+    ///
+    /// Several shards may have been given the same ones, and each makes newer runs of its own
+    /// partitions only. Unmerged, its copy of what others own would stay as it is now, and the next
+    /// deal could not tell that it is out of date.
+    pub async fn merge_inherited(self: &Rc<Self>) -> Result<(), JournalError> {
+        let all = 0..self.index.runs.borrow().len();
+        if let Err(reason) = self.merge_runs(all).await? {
+            error!(
+                shard = self.id.get(),
+                reason,
+                "the index runs of an earlier number of shards cannot be merged: do not change the \
+                 number of shards again before `catena journal verify` finds nothing"
+            );
+        }
         Ok(())
     }
 

@@ -50,23 +50,24 @@ fn slice(segment: &Rc<OpenSegment>, offset: u32) -> ResponseSlice {
 }
 
 /// An outbox with two slices of a segment, at 0 and at 1,000,000.
-async fn two_slices(directory: &tempfile::TempDir) -> (Outbox, Rc<Cell<usize>>) {
-    let pinned = Rc::new(Cell::new(0));
-    let outbox = Outbox::new(Rc::clone(&pinned));
+async fn two_slices(directory: &tempfile::TempDir) -> (Outbox, Rc<Budget>) {
+    let memory = Budget::new(2 * SLICE_BYTES);
+    let outbox = Outbox::new(Rc::clone(&memory));
     let segment = segment(directory).await;
     let slices = [slice(&segment, 0), slice(&segment, 1_000_000)];
     outbox.push_response(Bytes::new(), slices.into_iter());
-    (outbox, pinned)
+    (outbox, memory)
 }
 
 #[test]
 fn a_send_that_ends_after_the_outbox_was_parked_counts_in_full() {
     run(|| async {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let (outbox, pinned) = two_slices(&directory).await;
+        let (outbox, memory) = two_slices(&directory).await;
         let first = outbox.first();
+        assert_eq!(memory.used_bytes(), 2 * SLICE_BYTES);
         outbox.park();
-        assert_eq!(pinned.get(), 0);
+        assert_eq!(memory.used_bytes(), 0);
         // The writer was waiting with the slice as it was before.
         let sent = 200 << 10;
         assert!(sent < first.as_slice().len());
@@ -92,5 +93,24 @@ fn a_send_of_a_whole_parked_slice_goes_on_with_the_next() {
         };
         assert_eq!((next.offset, next.bytes), (1_000_000, SLICE_BYTES));
         assert!(matches!(outbox.front(), Front::Empty));
+    });
+}
+
+#[test]
+fn what_finds_no_room_is_parked_as_it_is_queued() {
+    run(|| async {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (outbox, memory) = two_slices(&directory).await;
+        let segment = segment(&directory).await;
+        outbox.push_response(Bytes::new(), [slice(&segment, 2_000_000)].into_iter());
+        assert_eq!(memory.used_bytes(), 2 * SLICE_BYTES, "the limit is kept");
+        outbox.advance(SLICE_BYTES);
+        assert_eq!(memory.used_bytes(), SLICE_BYTES);
+        outbox.advance(SLICE_BYTES);
+        let Front::Parked(third) = outbox.front() else {
+            panic!("the third slice is parked");
+        };
+        assert_eq!((third.offset, third.bytes), (2_000_000, SLICE_BYTES));
+        assert_eq!(memory.used_bytes(), 0);
     });
 }
