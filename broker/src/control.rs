@@ -26,6 +26,7 @@ use crate::limits::{
     LEDGER_IDLE, METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES,
 };
 use crate::metrics::ShardMetrics;
+use crate::patience::Patience;
 use crate::runtime::channel::{self, Receiver, Sender};
 use crate::runtime::clock;
 use crate::runtime::file::{self, FileAgent};
@@ -343,13 +344,14 @@ async fn load_snapshot(
     store_uuid: [u8; 16],
 ) -> Result<Option<(MetadataState, ShardCheckpoint)>> {
     agent.create_dir(dir).await?;
+    let patience = Patience::of_start(agent, dir).await?;
     for sequence in checkpointer::sequences(agent, dir).await?.into_iter().rev() {
         let checkpoint = checkpointer::checkpoint_path(dir, sequence);
-        let checkpoint = checkpointer::read_patiently(agent, &checkpoint).await;
+        let checkpoint = checkpointer::read_undamaged(agent, &patience, &checkpoint).await?;
         let checkpoint = checkpoint.map(|bytes| ShardCheckpoint::decode(&bytes));
         let metadata = metadata_path(dir, sequence);
-        let metadata = checkpointer::read_patiently(agent, &metadata).await;
-        let (Ok(Ok(checkpoint)), Ok(metadata)) = (checkpoint, metadata) else {
+        let metadata = checkpointer::read_undamaged(agent, &patience, &metadata).await?;
+        let (Some(Ok(checkpoint)), Some(metadata)) = (checkpoint, metadata) else {
             warn!(sequence, "a damaged metadata snapshot is passed over");
             continue;
         };

@@ -16,15 +16,13 @@ use tracing::{debug, warn};
 
 use super::Shard;
 use crate::limits::{CHECKPOINT_INTERVAL_US, CHECKPOINT_JOURNAL_BYTES_MAX};
+use crate::patience::{Patience, Refusal};
 use crate::runtime::clock;
 use crate::runtime::executor;
 use crate::runtime::file::FileAgent;
 
 /// Checkpoint files kept.
 const KEPT: usize = 2;
-
-/// How often a checkpoint is read before it counts as unreadable.
-const READ_TRIES: u32 = 3;
 
 /// What the shard knows of its checkpoints.
 #[derive(Debug, Default, Clone)]
@@ -116,21 +114,21 @@ impl Shard {
 }
 
 /// The checkpoints of a journal that can be read, the newest first.
+///
+/// # Errors
+/// If it cannot be told what is stored.
 pub async fn load_all(
     agent: &FileAgent,
     dir: &Path,
     store_uuid: [u8; 16],
 ) -> io::Result<Vec<ShardCheckpoint>> {
     agent.create_dir(dir).await?;
+    let patience = Patience::of_start(agent, dir).await?;
     let mut readable = Vec::new();
     for sequence in sequences(agent, dir).await?.into_iter().rev() {
         let path = checkpoint_path(dir, sequence);
-        let bytes = match read_patiently(agent, &path).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                warn!(%error, "a checkpoint that cannot be read is passed over");
-                continue;
-            }
+        let Some(bytes) = read_undamaged(agent, &patience, &path).await? else {
+            continue;
         };
         match ShardCheckpoint::decode(&bytes) {
             Ok(checkpoint) if checkpoint.store_uuid == store_uuid => readable.push(checkpoint),
@@ -143,16 +141,23 @@ pub async fn load_all(
     Ok(readable)
 }
 
-/// Reads a small file. What fails once must not cost the state that it holds.
-pub async fn read_patiently(agent: &FileAgent, path: &Path) -> io::Result<Vec<u8>> {
-    let mut tries = READ_TRIES;
-    loop {
-        tries -= 1;
-        match agent.read(path).await {
-            Err(error) if tries > 0 => warn!(%error, "cannot read a file; trying again"),
-            read => return read,
-        }
-    }
+/// Reads a small file; none if it is not there, or the medium refuses it for good.
+///
+/// # Errors
+/// If it cannot be told what is stored.
+pub async fn read_undamaged(
+    agent: &FileAgent,
+    patience: &Patience,
+    path: &Path,
+) -> io::Result<Option<Vec<u8>>> {
+    let read = patience.read(|| path.to_owned(), async || agent.read(path).await);
+    let damage = match read.await {
+        Ok(bytes) => return Ok(Some(bytes)),
+        Err(Refusal::Failed(error)) if error.kind() == io::ErrorKind::NotFound => error,
+        Err(refused) => refused.damage()?,
+    };
+    warn!(error = %damage, "a file that cannot be read is passed over");
+    Ok(None)
 }
 
 /// Removes the checkpoints that are no longer kept and tells which.

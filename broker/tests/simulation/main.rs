@@ -10,6 +10,7 @@ mod payload;
 mod plan;
 mod producer;
 mod quiet;
+mod refused_reads;
 mod run;
 mod wire;
 mod world;
