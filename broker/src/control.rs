@@ -268,13 +268,12 @@ impl ControlPlane {
             ..ShardCheckpoint::default()
         };
         let dir = self.journal.dir().to_owned();
-        self.agent
-            .write_atomic(metadata_path(&dir, sequence), self.state.encode())
-            .await?;
+        let path = metadata_path(&dir, sequence);
+        checkpointer::write(&self.journal, &path, self.state.encode()).await?;
         let path = checkpointer::checkpoint_path(&dir, sequence);
-        self.agent.write_atomic(path, checkpoint.encode()).await?;
-        for old in checkpointer::remove_old(&self.agent, &dir, sequence).await {
-            self.agent.remove(metadata_path(&dir, old)).await?;
+        checkpointer::write(&self.journal, &path, checkpoint.encode()).await?;
+        for old in checkpointer::remove_old(&self.journal, sequence).await {
+            checkpointer::remove(&self.journal, &metadata_path(&dir, old)).await?;
         }
         // The snapshot before this one must stay usable: free only what it does not need either.
         for sealed in self.journal.segments().sealed() {

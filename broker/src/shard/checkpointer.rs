@@ -15,6 +15,7 @@ use catena_protocol::ids::ChainId;
 use tracing::{debug, warn};
 
 use super::Shard;
+use crate::journal::Journal;
 use crate::limits::{CHECKPOINT_INTERVAL_US, CHECKPOINT_JOURNAL_BYTES_MAX};
 use crate::patience::{Patience, Refusal};
 use crate::runtime::clock;
@@ -49,7 +50,7 @@ impl Shard {
         let waited_us = clock::now_us().saturating_sub(taken.at_us);
         if journal_bytes >= journal_max || (dirty && waited_us >= CHECKPOINT_INTERVAL_US) {
             self.checkpoint(taken).await?;
-            remove_old(&self.agent, self.journal.dir(), taken.sequence).await;
+            remove_old(&self.journal, taken.sequence).await;
         }
         Ok(())
     }
@@ -73,7 +74,7 @@ impl Shard {
         let bytes = self.encode_checkpoint(&head).await;
         let size = bytes.len();
         let path = checkpoint_path(self.journal.dir(), sequence);
-        self.agent.write_atomic(path, bytes).await?;
+        write(&self.journal, &path, bytes).await?;
         self.metrics.checkpoints.add(1);
         debug!(shard = self.id.get(), sequence, size, scan_from = %head.scan_from, "checkpoint");
         // Until the next one succeeds the one before this may be needed, with the runs it names.
@@ -160,9 +161,29 @@ pub async fn read_undamaged(
     Ok(None)
 }
 
+/// Writes a small file of a journal. Latches the journal if its name may be lost.
+///
+/// # Errors
+/// What the operating system says.
+pub async fn write(journal: &Journal, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+    let segments = journal.segments();
+    let written = segments.agent().write_atomic(path, bytes).await;
+    written.inspect_err(|error| _ = segments.latch_if_flush_failed(error))
+}
+
+/// Removes a small file of a journal. Latches the journal if it may come back.
+///
+/// # Errors
+/// What the operating system says.
+pub async fn remove(journal: &Journal, path: &Path) -> io::Result<()> {
+    let segments = journal.segments();
+    let removed = segments.agent().remove(path).await;
+    removed.inspect_err(|error| _ = segments.latch_if_flush_failed(error))
+}
+
 /// Removes the checkpoints that are no longer kept and tells which.
-pub async fn remove_old(agent: &FileAgent, dir: &Path, newest: u64) -> Vec<u64> {
-    let Ok(sequences) = sequences(agent, dir).await else {
+pub async fn remove_old(journal: &Journal, newest: u64) -> Vec<u64> {
+    let Ok(sequences) = sequences(journal.segments().agent(), journal.dir()).await else {
         return Vec::new();
     };
     let old = sequences
@@ -172,7 +193,7 @@ pub async fn remove_old(agent: &FileAgent, dir: &Path, newest: u64) -> Vec<u64> 
         .skip(KEPT);
     let old: Vec<u64> = old.collect();
     for sequence in &old {
-        if let Err(error) = agent.remove(checkpoint_path(dir, *sequence)).await {
+        if let Err(error) = remove(journal, &checkpoint_path(journal.dir(), *sequence)).await {
             warn!(%error, "an old checkpoint could not be removed");
         }
     }

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use catena_broker::cache::BlockCache;
-use catena_broker::journal::{JournalConfig, JournalTail, SegmentSet};
+use catena_broker::journal::{Journal, JournalConfig, JournalTail, SegmentSet};
 use catena_broker::metrics::ShardMetrics;
 use catena_broker::runtime::clock;
 use catena_broker::runtime::file::FileAgent;
 use catena_broker::runtime::simulated::disk::{Disk, Fault};
 use catena_broker::runtime::simulated::{self, Options, Simulation};
+use catena_broker::shard::checkpointer;
 use catena_broker::shard::files::SegmentFiles;
 use catena_broker::shard::outbox::ParkedSlice;
 use catena_broker::shard::reader::{BlockReader, ReadError};
@@ -290,18 +291,22 @@ fn a_parked_slice_that_is_damaged_meanwhile_is_not_sent() {
     });
 }
 
+pub(crate) fn journal_config(segment_bytes: u32) -> JournalConfig {
+    JournalConfig {
+        id: JOURNAL,
+        dir: Path::new(JOURNALS).join("000"),
+        store: [7; 16],
+        segment_bytes_min: segment_bytes,
+        segment_bytes_max: 1 << 20,
+        space_bytes: 64 << 20,
+        prepared_target: 2,
+    }
+}
+
 #[test]
 fn a_directory_that_cannot_be_flushed_latches_the_journal_and_no_one_waits_for_ever() {
     run(|| async {
-        let config = JournalConfig {
-            id: JOURNAL,
-            dir: Path::new(JOURNALS).join("000"),
-            store: [7; 16],
-            segment_bytes_min: 1 << 20,
-            segment_bytes_max: 1 << 20,
-            space_bytes: 64 << 20,
-            prepared_target: 2,
-        };
+        let config = journal_config(1 << 20);
         let agent = Rc::new(FileAgent::start().expect("a simulated agent"));
         let spare = config.dir.join("spare-0001.seg");
         agent
@@ -321,4 +326,32 @@ fn a_directory_that_cannot_be_flushed_latches_the_journal_and_no_one_waits_for_e
         assert!(!set.out_of_space(), "no want of space");
         set.stop().await;
     });
+}
+
+#[test]
+fn a_checkpoint_whose_name_may_be_lost_or_come_back_latches_the_journal() {
+    // How many operations come before the flush of the directory.
+    for (is_removed, before) in [(false, 4), (true, 1)] {
+        run(move || async move {
+            let agent = Rc::new(FileAgent::start().expect("a simulated agent"));
+            let metrics = Arc::new(ShardMetrics::default());
+            let tail = JournalTail::default();
+            let journal = Journal::open(journal_config(1 << 20), tail, agent, metrics).await;
+            let journal = journal.expect("a fresh journal");
+            let path = checkpointer::checkpoint_path(journal.dir(), 1);
+            let written = checkpointer::write(&journal, &path, vec![1]).await;
+            written.expect("room");
+            simulated::with_disk(|disk| disk.plan_fault(disk.ios() + before, Fault::FlushError));
+            let failed = if is_removed {
+                checkpointer::remove(&journal, &path).await
+            } else {
+                checkpointer::write(&journal, &path, vec![2]).await
+            };
+            let text = failed
+                .expect_err("its directory is not flushed")
+                .to_string();
+            assert!(text.contains("flush /data/journals/000"), "{text}");
+            assert!(journal.is_latched());
+        });
+    }
 }

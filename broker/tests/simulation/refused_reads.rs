@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use catena_broker::boot::ScannedFrames;
+use catena_broker::journal::SegmentSet;
 use catena_broker::journal::recovery::{self, Scanned};
-use catena_broker::journal::{JournalConfig, SegmentSet};
 use catena_broker::metrics::ShardMetrics;
 use catena_broker::runtime::file::FileAgent;
 use catena_broker::runtime::simulated;
@@ -17,7 +17,7 @@ use catena_core::ids::{JournalPos, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
 use catena_core::segment::PreviousSegment;
 
-use crate::disk_trouble::{BLOCK_BYTES, JOURNAL, JOURNALS, SEGMENT, image, run};
+use crate::disk_trouble::{BLOCK_BYTES, JOURNAL, JOURNALS, SEGMENT, image, journal_config, run};
 
 const BLOCKS: u32 = 8;
 const NEXT: SegmentSeq = SegmentSeq(2);
@@ -85,15 +85,7 @@ fn names() -> Vec<String> {
 }
 
 async fn open_segments(agent: &Rc<FileAgent>, scanned: &Scanned) {
-    let config = JournalConfig {
-        id: JOURNAL,
-        dir: dir(),
-        store: [7; 16],
-        segment_bytes_min: BLOCK_BYTES,
-        segment_bytes_max: 1 << 20,
-        space_bytes: 64 << 20,
-        prepared_target: 1,
-    };
+    let config = journal_config(BLOCK_BYTES);
     let metrics = Arc::new(ShardMetrics::default());
     let set = SegmentSet::open(&config, &scanned.tail, Rc::clone(agent), metrics).await;
     set.expect("the directory can be read").stop().await;
