@@ -8,7 +8,7 @@ use std::rc::Rc;
 use catena_core::index::Extent;
 use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
 use catena_protocol::batch::{BatchError, BatchHeader, split, verify_body, verify_header};
-use catena_protocol::ids::TopicPartition;
+use catena_protocol::ids::{Offset, TopicPartition};
 
 use crate::cache::CachedBytes;
 use crate::limits::READ_GAP_BYTES_MAX;
@@ -128,6 +128,50 @@ pub(super) fn batches_of(
         })
 }
 
+/// Whether the batches of an extent follow each other from its first offset to its end.
+pub(super) struct Tiles {
+    next: Offset,
+    end: Offset,
+}
+
+/// A batch begins elsewhere than where the one before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a batch or the end of the extent is at {found}, and what is before it ends at {next}")]
+pub(super) struct Untiled {
+    pub(super) found: Offset,
+    pub(super) next: Offset,
+}
+
+impl Tiles {
+    pub(super) const fn of(extent: &Extent) -> Tiles {
+        Tiles {
+            next: extent.base_offset,
+            end: extent.end_offset,
+        }
+    }
+
+    /// Takes the next batch.
+    pub(super) fn take(&mut self, header: &BatchHeader) -> Result<(), Untiled> {
+        self.follow(header.base_offset)?;
+        self.next = header.next_offset();
+        Ok(())
+    }
+
+    /// No batch follows.
+    pub(super) fn end(self) -> Result<(), Untiled> {
+        self.follow(self.end)
+    }
+
+    fn follow(&self, found: Offset) -> Result<(), Untiled> {
+        let next = self.next;
+        if found == next {
+            Ok(())
+        } else {
+            Err(Untiled { found, next })
+        }
+    }
+}
+
 fn verify_head(batch: &[u8], tp: TopicPartition) -> Result<(), BatchError> {
     let head = batch.first_chunk().expect("split gives whole batches");
     verify_header(head, tp)
@@ -136,7 +180,6 @@ fn verify_head(batch: &[u8], tp: TopicPartition) -> Result<(), BatchError> {
 #[cfg(test)]
 mod tests {
     use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
-    use catena_protocol::ids::Offset;
 
     use super::*;
 
@@ -186,5 +229,38 @@ mod tests {
             count += run.len();
         }
         assert_eq!(count, extents.len());
+    }
+
+    #[test]
+    fn batches_that_do_not_follow_each_other_do_not_tile_their_extent() {
+        let span = |base: u64, end: u64| BatchHeader {
+            base_offset: Offset(base),
+            last_offset_delta: u16::try_from(end - base - 1).expect("a few"),
+            ..BatchHeader::default()
+        };
+        let whole = Extent {
+            base_offset: Offset(4),
+            end_offset: Offset(10),
+            ..extent(1, 4096, 100)
+        };
+        let tile = |batches: &[(u64, u64)]| {
+            let mut tiles = Tiles::of(&whole);
+            for (base, end) in batches {
+                tiles.take(&span(*base, *end))?;
+            }
+            tiles.end()
+        };
+        let untiled = |found, next| {
+            Err(Untiled {
+                found: Offset(found),
+                next: Offset(next),
+            })
+        };
+        assert_eq!(tile(&[(4, 6), (6, 10)]), Ok(()));
+        assert_eq!(tile(&[(4, 6), (7, 10)]), untiled(7, 6), "a hole");
+        assert_eq!(tile(&[(4, 8), (6, 10)]), untiled(6, 8), "one twice");
+        assert_eq!(tile(&[(0, 6), (6, 10)]), untiled(0, 4), "another place");
+        assert_eq!(tile(&[(4, 6), (6, 8)]), untiled(10, 8), "too few");
+        assert_eq!(tile(&[]), untiled(10, 4), "none");
     }
 }
