@@ -5,13 +5,15 @@
 
 use std::rc::Rc;
 
+use catena_core::ids::BlockLocation;
 use catena_core::index::Extent;
-use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+use catena_core::limits::{BLOCK_ALIGN, BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
 use catena_protocol::batch::{BatchError, BatchHeader, split, verify_body, verify_header};
 use catena_protocol::ids::{Offset, TopicPartition};
 
 use crate::cache::CachedBytes;
 use crate::limits::READ_GAP_BYTES_MAX;
+use crate::runtime::buffer;
 use crate::shard::Shard;
 use crate::shard::reader::ReadError;
 
@@ -65,39 +67,60 @@ fn place(extent: &Extent) -> (u32, u32) {
 }
 
 impl Shard {
-    /// Reads some extents at once.
+    /// Reads some extents at once. Of those that cannot be read there are no bytes.
     pub(super) async fn read_along(&self, extents: &[Extent]) -> Result<Vec<Found>, ReadError> {
+        match self.read_together(extents).await {
+            // Which of them is damaged only shows when each is read by itself.
+            Err(ReadError::Corrupt { .. }) => {}
+            read => return read,
+        }
+        let mut found = Vec::with_capacity(extents.len());
+        for extent in extents {
+            match self.read_together(std::slice::from_ref(extent)).await {
+                Ok(read) => found.extend(read),
+                Err(ReadError::Corrupt { .. }) => found.push(Found::nothing(extent)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_together(&self, extents: &[Extent]) -> Result<Vec<Found>, ReadError> {
         let Some((first, last)) = extents.first().zip(extents.last()) else {
             return Ok(Vec::new());
         };
         let (start, end) = (place(first).0, place(last).1);
-        let failed = |error: std::io::Error| ReadError::Io {
-            place: first.block,
-            reason: error.to_string(),
+        let pages = BlockLocation {
+            offset: start,
+            bytes: end - start,
+            ..first.block
         };
-        let (journal, segment) = first.block.segment_key();
-        let open = self.reader.files().open(journal, segment).await;
-        let open = open.map_err(failed)?;
-        let wanted = to_usize(end - start);
-        let buffer = open.file.read(u64::from(start), wanted).await;
-        let buffer = Rc::new(buffer.map_err(failed)?);
-        let read = buffer.len();
+        let buffer = Rc::new(self.reader.pages(pages).await?);
         self.metrics
             .compaction_bytes_read
-            .add(u64::try_from(read).expect("usize fits u64"));
-        let found = extents.iter().map(|extent| {
-            let at = to_usize(extent.block.offset + extent.offset_in_block - start);
-            let bytes = to_usize(extent.bytes).min(read.saturating_sub(at));
-            Found {
-                extent: *extent,
-                bytes: CachedBytes {
-                    buffer: Rc::clone(&buffer),
-                    start: at.min(read),
-                    bytes,
-                },
-            }
+            .add(u64::from(pages.bytes));
+        let found = extents.iter().map(|extent| Found {
+            extent: *extent,
+            bytes: CachedBytes {
+                buffer: Rc::clone(&buffer),
+                start: to_usize(extent.block.offset + extent.offset_in_block - start),
+                bytes: to_usize(extent.bytes),
+            },
         });
         Ok(found.collect())
+    }
+}
+
+impl Found {
+    fn nothing(extent: &Extent) -> Found {
+        Found {
+            extent: *extent,
+            bytes: CachedBytes {
+                buffer: Rc::new(buffer::allocate(BLOCK_ALIGN)),
+                start: 0,
+                bytes: 0,
+            },
+        }
     }
 }
 
@@ -106,11 +129,13 @@ fn to_usize(bytes: u32) -> usize {
 }
 
 /// The batches of an extent, each verified. One whose body is damaged is an error of its own; what
-/// follows a damaged header cannot be told.
+/// follows a damaged header cannot be told. An extent that could not be read is an error.
 pub(super) fn batches_of(
     tp: TopicPartition,
     found: &Found,
 ) -> impl Iterator<Item = Result<(BatchHeader, &[u8]), BatchError>> {
+    let (actual, expected) = (found.bytes.bytes, to_usize(found.extent.bytes));
+    let unread = (actual == 0).then_some(Err(BatchError::Truncated { actual, expected }));
     let mut is_lost = false;
     split(found.bytes.as_slice())
         .take_while(move |batch| {
@@ -126,6 +151,7 @@ pub(super) fn batches_of(
             verify_body(batch)?;
             Ok((header, batch))
         })
+        .chain(unread)
 }
 
 /// Whether the batches of an extent follow each other from its first offset to its end.
@@ -179,7 +205,7 @@ fn verify_head(batch: &[u8], tp: TopicPartition) -> Result<(), BatchError> {
 
 #[cfg(test)]
 mod tests {
-    use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
+    use catena_core::ids::{JournalId, SegmentSeq};
 
     use super::*;
 
@@ -262,5 +288,17 @@ mod tests {
         assert_eq!(tile(&[(0, 6), (6, 10)]), untiled(0, 4), "another place");
         assert_eq!(tile(&[(4, 6), (6, 8)]), untiled(10, 8), "too few");
         assert_eq!(tile(&[]), untiled(10, 4), "none");
+    }
+
+    #[test]
+    fn an_extent_that_could_not_be_read_is_an_error_and_not_empty() {
+        let found = Found::nothing(&extent(1, 4096, 100));
+        let mut batches = batches_of(TopicPartition::default(), &found);
+        let error = batches.next().expect("an error").map(drop);
+        assert!(
+            matches!(error, Err(BatchError::Truncated { .. })),
+            "{error:?}"
+        );
+        assert!(batches.next().is_none());
     }
 }
