@@ -2,9 +2,9 @@
 //!
 //! Normally each shard reads its own journal from its own checkpoint. When the number of shards has
 //! changed (or the broker died before every shard had a checkpoint of the new layout), chains are
-//! dealt anew: then every checkpoint and every journal counts, for each chain the newest section,
-//! and each shard gets all index runs. Runs on the control executor and, for the dealing, on the
-//! thread that starts the broker.
+//! dealt anew: from the checkpoints of the newest deal that every shard of it completed and from
+//! what every journal holds since, and each shard gets all index runs of that deal. Runs on the
+//! control executor and, for the dealing, on the thread that starts the broker.
 
 mod losses;
 
@@ -39,8 +39,11 @@ pub struct BootPlan {
     pub checkpoints: BTreeMap<JournalId, Option<ShardCheckpoint>>,
     /// Whether every shard has a checkpoint of this layout, so that older journals need no reading.
     pub settled: bool,
-    /// Journals that had checkpoints of which none counts, because some cannot be read. What was
-    /// freed of them is known no more.
+    /// Journals that nobody has written to since the newest complete deal of chains: what they hold
+    /// is in its checkpoints and runs.
+    pub retired: BTreeSet<JournalId>,
+    /// Other journals that had checkpoints of which none counts, because some cannot be read. What
+    /// was freed of them is known no more.
     pub forgotten: BTreeSet<JournalId>,
 }
 
@@ -92,11 +95,22 @@ impl BootPlan {
                 written.insert(id);
             }
         }
-        let is_unreadable = |id: &JournalId| found[id].is_empty();
-        if !written.iter().any(is_unreadable) {
-            written.clear();
-        }
+        Ok(BootPlan::of(metadata, found, &written))
+    }
+
+    /// Plans from the checkpoints that can be read, the newest of each journal first, and the
+    /// journals that have any at all.
+    fn of(
+        metadata: MetadataState,
+        found: BTreeMap<JournalId, Vec<ShardCheckpoint>>,
+        written: &BTreeSet<JournalId>,
+    ) -> BootPlan {
+        let layout = metadata.layout();
         let complete = newest_complete_generation(&found);
+        let retired = retired(&found, complete);
+        let is_unreadable = |id: &JournalId| found[id].is_empty();
+        let written = written.difference(&retired).copied();
+        let is_any_unreadable = written.clone().any(|id| is_unreadable(&id));
         let checkpoints: BTreeMap<_, _> = found
             .into_iter()
             .map(|(id, of_journal)| {
@@ -104,15 +118,16 @@ impl BootPlan {
                 (id, of_journal.into_iter().find(counts))
             })
             .collect();
-        let settled = complete == layout.generation;
-        written.retain(|id| checkpoints[id].is_none());
-        Ok(BootPlan {
+        let is_forgotten = |id: &JournalId| is_any_unreadable && checkpoints[id].is_none();
+        let forgotten = written.filter(is_forgotten).collect();
+        BootPlan {
             layout,
             metadata,
             checkpoints,
-            settled,
-            forgotten: written,
-        })
+            settled: complete == layout.generation,
+            retired,
+            forgotten,
+        }
     }
 
     /// The journals that a shard reads back: its own, and older ones when nothing is settled.
@@ -130,12 +145,14 @@ impl BootPlan {
 
     /// Extents of this journal before the position are in index runs.
     pub fn index_covered(&self, journal: JournalId) -> JournalPos {
+        let all = JournalPos::new(SegmentSeq::new(u32::MAX), u32::MAX);
         match self.checkpoints.get(&journal) {
             Some(Some(of_newest)) if Some(of_newest.layout_generation) == self.newest_deal() => {
                 of_newest.index_covered
             }
             // Nobody wrote to it since a later deal was completed, and that one wrote runs.
-            Some(Some(_)) => JournalPos::new(SegmentSeq::new(u32::MAX), u32::MAX),
+            Some(Some(_)) => all,
+            Some(None) | None if self.retired.contains(&journal) => all,
             Some(None) | None => JournalPos::default(),
         }
     }
@@ -162,7 +179,8 @@ impl BootPlan {
             for frame in found.frames {
                 inputs[place(frame.chain)].frames.push(frame);
             }
-            for (tp, extent) in found.moved {
+            let is_news = |(_, extent): &MovedBatch| !self.retired.contains(&extent.block.journal);
+            for (tp, extent) in found.moved.into_iter().filter(is_news) {
                 if let Some(chain) = self.metadata.chain_of(tp) {
                     inputs[place(chain)].moved.push((tp, extent));
                 }
@@ -249,6 +267,21 @@ fn newest_complete_generation(found: &BTreeMap<JournalId, Vec<ShardCheckpoint>>)
         .rev()
         .find(is_complete)
         .map_or(0, |(generation, _)| generation)
+}
+
+/// The journals that are in no deal from the `complete` one on, be it that some of a later one
+/// were written.
+fn retired(
+    found: &BTreeMap<JournalId, Vec<ShardCheckpoint>>,
+    complete: u64,
+) -> BTreeSet<JournalId> {
+    let since = found.values().flatten();
+    let since = since.filter(|c| complete > 0 && c.layout_generation >= complete);
+    let Some(shards) = since.map(|checkpoint| checkpoint.shard_count).max() else {
+        return BTreeSet::new();
+    };
+    let ids = found.keys().copied();
+    ids.filter(|id| id.get() >= shards).collect()
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::limits::{
     LEDGER_IDLE, METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES,
 };
 use crate::metrics::ShardMetrics;
+use crate::patience::Patience;
 use crate::runtime::channel::{self, Receiver, Sender};
 use crate::runtime::clock;
 use crate::runtime::file::{self, FileAgent};
@@ -267,13 +268,12 @@ impl ControlPlane {
             ..ShardCheckpoint::default()
         };
         let dir = self.journal.dir().to_owned();
-        self.agent
-            .write_atomic(metadata_path(&dir, sequence), self.state.encode())
-            .await?;
+        let path = metadata_path(&dir, sequence);
+        checkpointer::write(&self.journal, &path, self.state.encode()).await?;
         let path = checkpointer::checkpoint_path(&dir, sequence);
-        self.agent.write_atomic(path, checkpoint.encode()).await?;
-        for old in checkpointer::remove_old(&self.agent, &dir, sequence).await {
-            self.agent.remove(metadata_path(&dir, old)).await?;
+        checkpointer::write(&self.journal, &path, checkpoint.encode()).await?;
+        for old in checkpointer::remove_old(&self.journal, sequence).await {
+            checkpointer::remove(&self.journal, &metadata_path(&dir, old)).await?;
         }
         // The snapshot before this one must stay usable: free only what it does not need either.
         for sealed in self.journal.segments().sealed() {
@@ -343,13 +343,14 @@ async fn load_snapshot(
     store_uuid: [u8; 16],
 ) -> Result<Option<(MetadataState, ShardCheckpoint)>> {
     agent.create_dir(dir).await?;
+    let patience = Patience::of_start(agent, dir).await?;
     for sequence in checkpointer::sequences(agent, dir).await?.into_iter().rev() {
         let checkpoint = checkpointer::checkpoint_path(dir, sequence);
-        let checkpoint = checkpointer::read_patiently(agent, &checkpoint).await;
+        let checkpoint = checkpointer::read_undamaged(agent, &patience, &checkpoint).await?;
         let checkpoint = checkpoint.map(|bytes| ShardCheckpoint::decode(&bytes));
         let metadata = metadata_path(dir, sequence);
-        let metadata = checkpointer::read_patiently(agent, &metadata).await;
-        let (Ok(Ok(checkpoint)), Ok(metadata)) = (checkpoint, metadata) else {
+        let metadata = checkpointer::read_undamaged(agent, &patience, &metadata).await?;
+        let (Some(Ok(checkpoint)), Some(metadata)) = (checkpoint, metadata) else {
             warn!(sequence, "a damaged metadata snapshot is passed over");
             continue;
         };

@@ -36,6 +36,7 @@ mod damage;
 mod latch;
 pub mod recovery;
 pub mod segments;
+mod source;
 
 pub use segments::{FreeOutcome, SegmentSet};
 

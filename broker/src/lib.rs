@@ -13,6 +13,7 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+mod patience;
 mod port;
 pub mod runtime;
 pub mod server;

@@ -324,7 +324,7 @@ impl ShardLog {
 
     fn note_lost(&mut self, tp: TopicPartition, range: Range<Offset>) {
         let ranges = self.lost.entry(tp).or_default();
-        let is_full = ranges.len() == LOST_RANGES_MAX;
+        let is_full = ranges.len() >= LOST_RANGES_MAX;
         match ranges.last_mut() {
             Some(last) if is_full || last.end == range.start => last.end = range.end,
             _ => ranges.push(range),

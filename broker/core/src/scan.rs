@@ -23,10 +23,10 @@ use std::collections::VecDeque;
 
 use self::plan::Part;
 use self::walk::Walk;
-use crate::block::{BlockError, BlockView, BodyError};
+use crate::block::{BlockError, BlockView, BodyError, plausible_length};
 use crate::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use crate::ledger::LedgerSlot;
-use crate::limits::SCAN_CORRUPT_RANGES_MAX;
+use crate::limits::{SCAN_CORRUPT_RANGES_MAX, SEGMENT_HEADER_BYTES};
 use crate::segment::{PreviousSegment, SegmentHeader};
 
 /// What is known before the scan.
@@ -263,6 +263,12 @@ impl JournalScan {
         self.outcome.next_group_seq = self.group_seq_max.saturating_add(1);
         self.outcome.clone()
     }
+}
+
+/// Whether a segment was started, judged by the page behind its header when that cannot be read:
+/// whether a block of this very segment seems to begin there.
+pub fn is_started(first_page: &[u8], segment: SegmentSeq) -> bool {
+    plausible_length(first_page, segment, SEGMENT_HEADER_BYTES).is_ok()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Which checkpoints count after a change of the shard count, also when it was cut short.
 
 use catena_core::checkpoint::{LostRange, PartitionRow};
-use catena_core::ids::Lsn;
+use catena_core::ids::{BlockLocation, Lsn};
+use catena_core::index::Extent;
 use catena_core::metadata::Command;
 use catena_protocol::ids::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
+use catena_protocol::messages::TopicConfig;
 
 use super::*;
 
@@ -102,6 +104,7 @@ fn section_of(found: &[(u64, ChainSection)]) -> ChainSection {
         metadata,
         checkpoints: (0..).zip(found).map(with_section).collect(),
         settled: false,
+        retired: BTreeSet::new(),
         forgotten: BTreeSet::new(),
     };
     let input = plan.deal(Vec::new()).remove(0);
@@ -122,5 +125,63 @@ fn the_section_of_the_newest_deal_counts_also_at_the_same_frame() {
         let section = |deal: u64| if deal == 2 { &after } else { &before };
         let of = |deal| (deal, section(deal).clone());
         assert_eq!(section_of(&[of(first), of(second)]), after);
+    }
+}
+
+#[test]
+fn what_a_retired_journal_holds_is_in_the_deal_that_retired_it() {
+    let (zero, one) = (JournalId::new(0), JournalId::new(1));
+    let written = BTreeSet::from([zero, one]);
+    let tp = TopicPartition::new(TopicId(1), PartitionId(0));
+    let moved = |journal| {
+        let extent = Extent {
+            base_offset: Offset(0),
+            end_offset: Offset(1),
+            block: BlockLocation {
+                journal,
+                segment: SegmentSeq::new(1),
+                offset: 4096,
+                bytes: 4096,
+            },
+            offset_in_block: 128,
+            bytes: 64,
+            max_timestamp_ms: 0,
+        };
+        (tp, extent)
+    };
+    let mut metadata = metadata();
+    metadata.apply(&Command::CreateTopic {
+        name: "t".to_owned(),
+        partitions: 1,
+        config: TopicConfig::default(),
+        created_ms: 0,
+    });
+    let moved_of = |plan: &BootPlan| {
+        let scanned = ScannedFrames {
+            moved: vec![moved(zero), moved(one)],
+            ..ScannedFrames::default()
+        };
+        let inputs = plan.deal(vec![scanned]);
+        let moved = inputs.into_iter().flat_map(|input| input.moved);
+        moved
+            .map(|(_, extent)| extent.block.journal)
+            .collect::<Vec<_>>()
+    };
+    // Two shards became one, and nothing of journal 1 can be read; then the number changed again,
+    // to one, or to two of which the first was through.
+    let retiring: [&[(u64, u16)]; 2] = [&[(3, 1)], &[(4, 1), (3, 1)]];
+    for of_zero in retiring {
+        let plan = BootPlan::of(metadata.clone(), found(&[(0, of_zero), (1, &[])]), &written);
+        let (segment, offset) = (SegmentSeq::new(u32::MAX), u32::MAX);
+        assert_eq!(plan.index_covered(one), JournalPos::new(segment, offset));
+        assert_eq!(plan.forgotten, BTreeSet::new());
+        assert_eq!(moved_of(&plan), [zero]);
+    }
+    // It may be in the later deal: then what it holds may be nowhere else.
+    for of_zero in [&[(4, 2), (3, 1)][..], &[(4, 2)]] {
+        let plan = BootPlan::of(metadata.clone(), found(&[(0, of_zero), (1, &[])]), &written);
+        assert_eq!(plan.index_covered(one), JournalPos::default());
+        assert!(plan.forgotten.contains(&one));
+        assert_eq!(moved_of(&plan), [zero, one]);
     }
 }

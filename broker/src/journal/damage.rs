@@ -6,23 +6,20 @@
 //! out again. Changes nothing on disk. Runs on the executor that will own the journal.
 
 use std::io;
-use std::path::Path;
 
 use catena_core::block::BlockView;
 use catena_core::entry::EntryView;
-use catena_core::ids::{BlockLocation, JournalId, JournalPos};
+use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
-use catena_core::limits::{BLOCK_BYTES_MAX, GROUP_BYTES_MAX};
+use catena_core::limits::GROUP_BYTES_MAX;
 use catena_core::one_bit::{self, FlippedBit};
 use catena_core::recover::{FrameSummary, UnknownLoss};
 use catena_core::scan::{CorruptRange, Damage, ScanOutcome};
 use catena_core::segment::SegmentHeader;
 use tracing::{info, warn};
 
-use super::recovery;
-use super::segments::segment_path;
+use super::source::Source;
 use crate::boot::ScannedFrames;
-use crate::runtime::file::LogFile;
 
 /// Logs what a scan found wrong.
 pub(super) fn report(journal: JournalId, outcome: &ScanOutcome) {
@@ -61,53 +58,54 @@ pub(super) fn ledger_slot(journal: JournalId, at: u64, page: &[u8]) -> Option<Le
     slot
 }
 
-/// Adds to `found` what can be known of a damaged range of the journal in `dir`, and notes what
-/// cannot. `header` is that of the range's segment.
+/// What was lost with segments behind the end of the journal whose headers cannot be read, but for
+/// those that were never started.
+pub(super) async fn behind_the_end(
+    source: &Source,
+    unreadable: &[(SegmentSeq, u32)],
+) -> io::Result<Vec<CorruptRange>> {
+    let mut lost = Vec::new();
+    for &(segment, end) in unreadable {
+        if source.may_be_started(segment).await? {
+            lost.push(CorruptRange {
+                segment,
+                start: 0,
+                end,
+                what: Damage::Read,
+            });
+        }
+    }
+    Ok(lost)
+}
+
+/// Adds to `found` what can be known of a damaged range of a journal, and notes what cannot.
+/// `header` is that of the range's segment.
 pub(super) async fn examine(
-    dir: &Path,
-    journal: JournalId,
+    source: &Source,
     header: Option<&SegmentHeader>,
     range: &CorruptRange,
     found: &mut ScannedFrames,
-) {
+) -> io::Result<()> {
     let at = JournalPos::new(range.segment, range.start);
-    let bytes = u64::from(range.end.saturating_sub(range.start));
-    let unknown = UnknownLoss { journal, at, bytes };
+    let bytes = range.end.saturating_sub(range.start);
+    let unknown = UnknownLoss {
+        journal: source.journal(),
+        at,
+        bytes: bytes.into(),
+    };
+    let bytes = usize::try_from(bytes).expect("u32 fits usize");
     match (&range.what, header) {
         // The heads of its block are good and were visited.
         (Damage::Body(_), _) => {}
-        (Damage::Head(_), Some(header)) => match read(dir, range).await {
-            Ok(Some(held)) => correct(held, unknown, header, found),
-            Ok(None) => found.unknown.push(unknown),
-            Err(error) => {
-                warn!(%error, "a damaged part of the journal cannot be read again");
-                found.unknown.push(unknown);
+        (Damage::Head(_), Some(header)) if bytes <= GROUP_BYTES_MAX => {
+            match source.read_range(at, bytes).await? {
+                Some(held) => correct(held, unknown, header, found),
+                None => found.unknown.push(unknown),
             }
-        },
+        }
         _ => found.unknown.push(unknown),
     }
-}
-
-/// The bytes of a range; none if they are too many or not there.
-async fn read(dir: &Path, range: &CorruptRange) -> io::Result<Option<Vec<u8>>> {
-    let bytes = to_usize(range.end.saturating_sub(range.start));
-    if bytes > GROUP_BYTES_MAX {
-        return Ok(None);
-    }
-    let file = LogFile::open(segment_path(dir, range.segment), false).await?;
-    let mut held = Vec::with_capacity(bytes);
-    let mut at = u64::from(range.start);
-    while held.len() < bytes {
-        let wanted = (bytes - held.len()).min(BLOCK_BYTES_MAX);
-        let part = recovery::read_patiently(&file, at, wanted).await?;
-        held.extend_from_slice(&part);
-        at += wanted as u64;
-        if part.len() < wanted {
-            break;
-        }
-    }
-    file.close().await?;
-    Ok((held.len() == bytes).then_some(held))
+    Ok(())
 }
 
 fn correct(
@@ -161,8 +159,4 @@ fn report_corrected(place: BlockLocation, view: &BlockView<'_>, flip: FlippedBit
             );
         }
     }
-}
-
-fn to_usize(value: u32) -> usize {
-    usize::try_from(value).expect("u32 fits usize")
 }

@@ -11,26 +11,18 @@ use std::rc::Rc;
 use catena_core::block::BlockView;
 use catena_core::entry::EntryView;
 use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
-use catena_core::ledger::LedgerSlot;
-use catena_core::limits::BLOCK_ALIGN;
-use catena_core::one_bit;
 use catena_core::recover::{FrameSummary, moved_batches};
 use catena_core::scan::{CorruptRange, JournalScan, ScanInput, ScanOutcome, ScanStep};
-use catena_core::segment::{SegmentError, SegmentHeader};
-use tracing::warn;
 
-use super::segments::{SealedSegment, segment_of, segment_path};
+use super::segments::{SealedSegment, segment_of};
+use super::source::{HeaderPage, Source};
 use super::{JournalTail, damage};
 use crate::boot::ScannedFrames;
-use crate::runtime::buffer::{self, Buffer};
 use crate::runtime::executor;
 use crate::runtime::file::{FileAgent, LogFile};
 
 /// Bytes of the flush ledger: two pages, written in turn.
-const LEDGER_BYTES: u64 = 8192;
-
-/// How often a part of the journal is read before it counts as unreadable.
-const READ_TRIES: u32 = 3;
+pub(super) const LEDGER_BYTES: u64 = 8192;
 
 /// What a scan found, apart from the blocks it visited.
 #[derive(Debug, Clone)]
@@ -55,9 +47,9 @@ pub async fn open_ledger(
     journal: JournalId,
 ) -> io::Result<(LogFile, u64)> {
     let path = ledger_path(dir);
-    let newest = read_ledger(dir, journal).await?;
+    let newest = Source::open(agent, dir, journal).await?.ledger().await?;
     if newest.is_none() {
-        // Missing, or never written: a new file of zeros is the same.
+        // Missing, never written, or damaged for good: a new file of zeros is no worse.
         if agent
             .list(dir)
             .await?
@@ -83,7 +75,8 @@ pub async fn scan(
     found: &mut ScannedFrames,
 ) -> io::Result<Scanned> {
     agent.create_dir(dir).await?;
-    let ledger = read_ledger(dir, journal).await?;
+    let source = Source::open(agent, dir, journal).await?;
+    let ledger = source.ledger().await?;
     let first = start.map_or(SegmentSeq::new(0), |at| at.segment);
     let mut files = Vec::new();
     for entry in agent.list(dir).await? {
@@ -94,10 +87,12 @@ pub async fn scan(
             ));
         }
     }
-    let mut headers = Vec::new();
-    for (segment, _) in files.iter().filter(|(segment, _)| *segment >= first) {
-        if let Some(header) = read_header(dir, journal, *segment).await? {
-            headers.push(header);
+    let (mut headers, mut unreadable) = (Vec::new(), Vec::new());
+    for file in files.iter().filter(|(segment, _)| *segment >= first) {
+        match source.header(file.0).await? {
+            HeaderPage::Valid(header) => headers.push(header),
+            HeaderPage::Other => {}
+            HeaderPage::Unreadable => unreadable.push(*file),
         }
     }
     let mut scan = JournalScan::new(ScanInput {
@@ -122,32 +117,45 @@ pub async fn scan(
             }
         }
     };
-    let (outcome, bytes) = run(&mut scan, dir, &mut visit).await?;
+    let (mut outcome, bytes) = run(&mut scan, &source, &mut visit).await?;
     if let Some((at, kind)) = unknown {
         return Err(io::Error::other(format!(
             "{at} holds an entry of kind {kind:?}, which this version does not know and must not \
              pass over: start the version that wrote it, or a later one"
         )));
     }
+    unreadable.retain(|(segment, _)| *segment > outcome.end.segment);
+    outcome
+        .corrupt
+        .extend(damage::behind_the_end(&source, &unreadable).await?);
     damage::report(journal, &outcome);
     for range in &outcome.corrupt {
         let header = headers
             .iter()
             .find(|header| header.segment == range.segment);
-        damage::examine(dir, journal, header, range, found).await;
+        damage::examine(&source, header, range, found).await?;
     }
     Ok(Scanned {
-        tail: tail(&outcome, &files),
+        tail: tail(&outcome, &files, &unreadable),
         corrupt: outcome.corrupt,
         bytes,
     })
 }
 
-fn tail(outcome: &ScanOutcome, files: &[(SegmentSeq, u32)]) -> JournalTail {
+/// `unreadable` are those of the files behind the end that may hold something: they are kept, and
+/// their numbers are not used again.
+fn tail(
+    outcome: &ScanOutcome,
+    files: &[(SegmentSeq, u32)],
+    unreadable: &[(SegmentSeq, u32)],
+) -> JournalTail {
     let end = outcome.end;
+    let highest = unreadable.iter().map(|(segment, _)| *segment).max();
+    let highest = highest.unwrap_or_default().max(end.segment);
     let sealed = files
         .iter()
         .filter(|(segment, _)| *segment <= end.segment && !outcome.unlinked.contains(segment))
+        .chain(unreadable)
         .map(|&(segment, file_bytes)| SealedSegment {
             segment,
             file_bytes,
@@ -161,139 +169,38 @@ fn tail(outcome: &ScanOutcome, files: &[(SegmentSeq, u32)]) -> JournalTail {
     JournalTail {
         previous: outcome.previous(),
         sealed,
-        highest_segment: (end.segment > SegmentSeq::new(0)).then_some(end.segment),
+        highest_segment: (highest > SegmentSeq::new(0)).then_some(highest),
         next_group_seq: outcome.next_group_seq,
     }
 }
 
 async fn run(
     scan: &mut JournalScan,
-    dir: &Path,
+    source: &Source,
     visit: &mut dyn FnMut(BlockLocation, &BlockView<'_>),
 ) -> io::Result<(ScanOutcome, u64)> {
-    let mut open: Option<(SegmentSeq, LogFile)> = None;
     let mut bytes_read = 0;
     loop {
-        let (segment, offset, bytes) = match scan.next() {
+        let (at, bytes) = match scan.next() {
             ScanStep::Done(outcome) => return Ok((outcome, bytes_read)),
             ScanStep::Read {
                 segment,
                 offset,
                 bytes,
-            } => (segment, offset, bytes),
+            } => (JournalPos::new(segment, offset), bytes),
         };
-        if open.as_ref().is_none_or(|(current, _)| *current != segment) {
-            open = Some((
-                segment,
-                LogFile::open(segment_path(dir, segment), false).await?,
-            ));
-        }
-        let (_, file) = open.as_ref().expect("just opened");
         let wanted = usize::try_from(bytes).expect("u32 fits usize");
-        match read_what_is_there(file, offset.into(), wanted).await {
-            Ok(data) => {
+        match source.read(at, wanted).await? {
+            Some(data) => {
                 scan.supply(&data, visit);
                 bytes_read += u64::from(bytes);
             }
-            Err(error) => {
-                let segment = segment.get();
-                warn!(segment, offset, %error, "cannot read a part of the journal");
-                scan.read_failed();
-            }
+            None => scan.read_failed(),
         }
         executor::yield_if_needed().await;
     }
 }
 
-async fn read_ledger(dir: &Path, journal: JournalId) -> io::Result<Option<LedgerSlot>> {
-    let file = match LogFile::open(ledger_path(dir), false).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    // One by one: what is wrong with one page must not take the other with it.
-    let mut slots = Vec::new();
-    for at in (0..LEDGER_BYTES).step_by(BLOCK_ALIGN) {
-        match read_patiently(&file, at, BLOCK_ALIGN).await {
-            Ok(page) => slots.extend(damage::ledger_slot(journal, at, &page)),
-            Err(error) => warn!(journal = journal.get(), %error, "cannot read the flush ledger"),
-        }
-    }
-    file.close().await?;
-    Ok(slots.into_iter().max_by_key(|slot| slot.sequence))
-}
-
-/// Reads in as many tries as it takes, within reason: what fails once must not count as lost.
-pub(super) async fn read_patiently(file: &LogFile, at: u64, bytes: usize) -> io::Result<Buffer> {
-    let mut tries = READ_TRIES;
-    loop {
-        tries -= 1;
-        match file.read(at, bytes).await {
-            Err(error) if tries > 0 => {
-                warn!(%error, at, bytes, "cannot read a part of the journal; trying again");
-            }
-            read => return read,
-        }
-    }
-}
-
-/// Reads with zeros for the pages that cannot be read, as long as the first one can: then what is
-/// lost is a part of a block and not all of it.
-async fn read_what_is_there(file: &LogFile, at: u64, bytes: usize) -> io::Result<Buffer> {
-    let refused = match read_patiently(file, at, bytes).await {
-        Err(refused) if bytes > BLOCK_ALIGN => refused,
-        read => return read,
-    };
-    let mut whole = buffer::allocate(bytes);
-    let mut read_bytes = 0;
-    for start in (0..bytes).step_by(BLOCK_ALIGN) {
-        let page = &mut whole[start..start + BLOCK_ALIGN];
-        match file.read(at + start as u64, BLOCK_ALIGN).await {
-            Ok(read) if read.len() < BLOCK_ALIGN => break,
-            Ok(read) => page.copy_from_slice(&read),
-            Err(_) if start == 0 => return Err(refused),
-            Err(error) => {
-                warn!(%error, start, "cannot read a page of the journal");
-                page.fill(0);
-            }
-        }
-        read_bytes = start + BLOCK_ALIGN;
-    }
-    whole.truncate(read_bytes);
-    Ok(whole)
-}
-
-/// The header of a segment, if the file holds that segment's.
-async fn read_header(
-    dir: &Path,
-    journal: JournalId,
-    segment: SegmentSeq,
-) -> io::Result<Option<SegmentHeader>> {
-    let file = LogFile::open(segment_path(dir, segment), false).await?;
-    let header = match read_patiently(&file, 0, BLOCK_ALIGN).await {
-        // Without its header nothing in a segment can be checked, so it is not lost to one bit.
-        Ok(page) => match one_bit::segment_header(&page) {
-            Ok((header, None)) => Some(header),
-            Ok((header, Some(flip))) => {
-                warn!(
-                    journal = journal.get(),
-                    segment = segment.get(),
-                    byte = flip.at,
-                    bit = flip.bit,
-                    "one bit of a segment's header is flipped: `catena journal repair` can write \
-                     it back"
-                );
-                Some(header)
-            }
-            // Not damage: a later version wrote it.
-            Err(error @ SegmentError::Version { .. }) => return Err(io::Error::other(error)),
-            Err(_) => None,
-        },
-        Err(error) => {
-            warn!(segment = segment.get(), %error, "cannot read a segment's header");
-            None
-        }
-    };
-    file.close().await?;
-    Ok(header.filter(|h| (h.journal, h.segment) == (journal, segment)))
+pub(super) fn to_u32(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a part of a segment")
 }

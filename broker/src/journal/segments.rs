@@ -334,6 +334,16 @@ impl SegmentSet {
         })
     }
 
+    /// Latches the journal if a name was changed, of whatever file on its disk, and its directory
+    /// could not be flushed; tells whether it did.
+    pub fn latch_if_flush_failed(&self, error: &io::Error) -> bool {
+        let is_failed_flush = file::is_failed_flush(error);
+        if is_failed_flush {
+            self.latch.close(format!("change a file's name: {error}"));
+        }
+        is_failed_flush
+    }
+
     /// Stops the background work.
     pub async fn stop(&self) {
         self.stopping.set(true);
@@ -444,16 +454,6 @@ impl SegmentSet {
         self.files.borrow_mut().total_bytes += size;
         self.metrics.segments_created.add(1);
         Ok(bytes)
-    }
-
-    /// Tells whether it did.
-    fn latch_if_flush_failed(&self, error: &io::Error) -> bool {
-        let is_failed_flush = file::is_failed_flush(error);
-        if is_failed_flush {
-            self.latch
-                .close(format!("change a segment's name: {error}"));
-        }
-        is_failed_flush
     }
 
     fn has_spares(&self) -> bool {

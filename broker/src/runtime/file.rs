@@ -21,7 +21,7 @@ use glommio::GlommioError;
 
 pub use agent::{FileAgent, FileEntry};
 pub use device::prepare_device;
-pub use directory::create_dir_durably;
+pub use directory::{create_dir_durably, sync as sync_directory};
 pub use error::{is_failed_flush, is_of_medium};
 pub use zeroed::Zeroed;
 

@@ -15,16 +15,15 @@ use catena_protocol::ids::ChainId;
 use tracing::{debug, warn};
 
 use super::Shard;
+use crate::journal::Journal;
 use crate::limits::{CHECKPOINT_INTERVAL_US, CHECKPOINT_JOURNAL_BYTES_MAX};
+use crate::patience::{Patience, Refusal};
 use crate::runtime::clock;
 use crate::runtime::executor;
 use crate::runtime::file::FileAgent;
 
 /// Checkpoint files kept.
 const KEPT: usize = 2;
-
-/// How often a checkpoint is read before it counts as unreadable.
-const READ_TRIES: u32 = 3;
 
 /// What the shard knows of its checkpoints.
 #[derive(Debug, Default, Clone)]
@@ -51,7 +50,7 @@ impl Shard {
         let waited_us = clock::now_us().saturating_sub(taken.at_us);
         if journal_bytes >= journal_max || (dirty && waited_us >= CHECKPOINT_INTERVAL_US) {
             self.checkpoint(taken).await?;
-            remove_old(&self.agent, self.journal.dir(), taken.sequence).await;
+            remove_old(&self.journal, taken.sequence).await;
         }
         Ok(())
     }
@@ -75,7 +74,7 @@ impl Shard {
         let bytes = self.encode_checkpoint(&head).await;
         let size = bytes.len();
         let path = checkpoint_path(self.journal.dir(), sequence);
-        self.agent.write_atomic(path, bytes).await?;
+        write(&self.journal, &path, bytes).await?;
         self.metrics.checkpoints.add(1);
         debug!(shard = self.id.get(), sequence, size, scan_from = %head.scan_from, "checkpoint");
         // Until the next one succeeds the one before this may be needed, with the runs it names.
@@ -116,21 +115,21 @@ impl Shard {
 }
 
 /// The checkpoints of a journal that can be read, the newest first.
+///
+/// # Errors
+/// If it cannot be told what is stored.
 pub async fn load_all(
     agent: &FileAgent,
     dir: &Path,
     store_uuid: [u8; 16],
 ) -> io::Result<Vec<ShardCheckpoint>> {
     agent.create_dir(dir).await?;
+    let patience = Patience::of_start(agent, dir).await?;
     let mut readable = Vec::new();
     for sequence in sequences(agent, dir).await?.into_iter().rev() {
         let path = checkpoint_path(dir, sequence);
-        let bytes = match read_patiently(agent, &path).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                warn!(%error, "a checkpoint that cannot be read is passed over");
-                continue;
-            }
+        let Some(bytes) = read_undamaged(agent, &patience, &path).await? else {
+            continue;
         };
         match ShardCheckpoint::decode(&bytes) {
             Ok(checkpoint) if checkpoint.store_uuid == store_uuid => readable.push(checkpoint),
@@ -143,21 +142,48 @@ pub async fn load_all(
     Ok(readable)
 }
 
-/// Reads a small file. What fails once must not cost the state that it holds.
-pub async fn read_patiently(agent: &FileAgent, path: &Path) -> io::Result<Vec<u8>> {
-    let mut tries = READ_TRIES;
-    loop {
-        tries -= 1;
-        match agent.read(path).await {
-            Err(error) if tries > 0 => warn!(%error, "cannot read a file; trying again"),
-            read => return read,
-        }
-    }
+/// Reads a small file; none if it is not there, or the medium refuses it for good.
+///
+/// # Errors
+/// If it cannot be told what is stored.
+pub async fn read_undamaged(
+    agent: &FileAgent,
+    patience: &Patience,
+    path: &Path,
+) -> io::Result<Option<Vec<u8>>> {
+    let read = patience.read(|| path.to_owned(), async || agent.read(path).await);
+    let damage = match read.await {
+        Ok(bytes) => return Ok(Some(bytes)),
+        Err(Refusal::Failed(error)) if error.kind() == io::ErrorKind::NotFound => error,
+        Err(refused) => refused.damage()?,
+    };
+    warn!(error = %damage, "a file that cannot be read is passed over");
+    Ok(None)
+}
+
+/// Writes a small file of a journal. Latches the journal if its name may be lost.
+///
+/// # Errors
+/// What the operating system says.
+pub async fn write(journal: &Journal, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+    let segments = journal.segments();
+    let written = segments.agent().write_atomic(path, bytes).await;
+    written.inspect_err(|error| _ = segments.latch_if_flush_failed(error))
+}
+
+/// Removes a small file of a journal. Latches the journal if it may come back.
+///
+/// # Errors
+/// What the operating system says.
+pub async fn remove(journal: &Journal, path: &Path) -> io::Result<()> {
+    let segments = journal.segments();
+    let removed = segments.agent().remove(path).await;
+    removed.inspect_err(|error| _ = segments.latch_if_flush_failed(error))
 }
 
 /// Removes the checkpoints that are no longer kept and tells which.
-pub async fn remove_old(agent: &FileAgent, dir: &Path, newest: u64) -> Vec<u64> {
-    let Ok(sequences) = sequences(agent, dir).await else {
+pub async fn remove_old(journal: &Journal, newest: u64) -> Vec<u64> {
+    let Ok(sequences) = sequences(journal.segments().agent(), journal.dir()).await else {
         return Vec::new();
     };
     let old = sequences
@@ -167,7 +193,7 @@ pub async fn remove_old(agent: &FileAgent, dir: &Path, newest: u64) -> Vec<u64> 
         .skip(KEPT);
     let old: Vec<u64> = old.collect();
     for sequence in &old {
-        if let Err(error) = agent.remove(checkpoint_path(dir, *sequence)).await {
+        if let Err(error) = remove(journal, &checkpoint_path(journal.dir(), *sequence)).await {
             warn!(%error, "an old checkpoint could not be removed");
         }
     }

@@ -21,9 +21,6 @@ use crate::runtime::file::LogFile;
 /// Files kept open without a lease.
 const IDLE_FILES_MAX: usize = 256;
 
-/// How often the header of a segment is looked at before it counts as damaged.
-const HEADER_TRIES: u32 = 2;
-
 /// A segment that can be read.
 pub struct OpenSegment {
     /// The journal it belongs to.
@@ -151,19 +148,12 @@ impl SegmentFiles {
     }
 }
 
-/// The header of a segment. A second look tells what was misread from what is damaged.
 async fn read_header(file: &LogFile) -> io::Result<SegmentHeader> {
-    let mut tries = HEADER_TRIES;
-    loop {
-        tries -= 1;
-        let page = file.read(0, BLOCK_ALIGN).await?;
-        // Recovery has said so in the log if a bit of it had to be corrected.
-        match one_bit::segment_header(&page) {
-            Ok((header, _)) => return Ok(header),
-            Err(_) if tries > 0 => {}
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-        }
-    }
+    let page = file.read(0, BLOCK_ALIGN).await?;
+    // Recovery has said so in the log if a bit of it had to be corrected.
+    let (header, _) = one_bit::segment_header(&page)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(header)
 }
 
 /// The directory of a journal below the store's directory of journals.

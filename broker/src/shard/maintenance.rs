@@ -62,7 +62,7 @@ pub async fn run(shard: Rc<Shard>, taken: Taken, old_segments: Vec<SegmentKey>) 
         let taken = &mut rounds.taken;
         let last = shard.checkpoint(taken).await;
         note(&shard, "the last checkpoint", last);
-        checkpointer::remove_old(&shard.agent, shard.journal.dir(), taken.sequence).await;
+        checkpointer::remove_old(&shard.journal, taken.sequence).await;
     }
 }
 
@@ -143,7 +143,7 @@ async fn make_space(shard: &Rc<Shard>, taken: &mut Taken, waiting: &Waiting) -> 
     for _ in 0..2 {
         shard.checkpoint(taken).await?;
     }
-    checkpointer::remove_old(&shard.agent, shard.journal.dir(), taken.sequence).await;
+    checkpointer::remove_old(&shard.journal, taken.sequence).await;
     Ok(())
 }
 

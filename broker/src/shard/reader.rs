@@ -35,6 +35,7 @@ use super::outbox::{BlockSlice, ParkedSlice};
 use crate::cache::{BlockCache, CachedBytes};
 use crate::limits::{READ_AHEAD_CHUNKS, READ_BYTES_IN_FLIGHT_MAX, READ_GAP_BYTES_MAX};
 use crate::metrics::ShardMetrics;
+use crate::runtime::buffer::Buffer;
 use crate::runtime::channel::Notify;
 use crate::runtime::executor::{self, Queue};
 use chunk::{Chunk, ChunkStart};
@@ -138,6 +139,12 @@ impl BlockReader {
             max_timestamp_ms: 0,
         };
         self.block(std::iter::once(extent)).await
+    }
+
+    /// Any pages of a segment, past the cache, in as many tries as it may take. Nothing of them is
+    /// checked.
+    pub async fn pages(&self, place: BlockLocation) -> Result<Buffer, ReadError> {
+        Ok(self.disk.read_patiently(place).await?.0)
     }
 
     /// A block whose heads are good, whatever is wrong with the bodies of its batches; the caller

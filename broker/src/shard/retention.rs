@@ -221,7 +221,10 @@ impl Shard {
                 Ok(()) => {
                     removed.insert(*key);
                 }
-                Err(error) => warn!(path = %path.display(), %error, "segment not removed"),
+                Err(error) => {
+                    self.journal.segments().latch_if_flush_failed(&error);
+                    warn!(path = %path.display(), %error, "segment not removed");
+                }
             }
             self.reader.files().retired(key.0, key.1);
         }

@@ -14,8 +14,9 @@ use catena_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{STORE_FORMAT, StoreError, io_error, sync_directory};
+use super::{STORE_FORMAT, StoreError, io_error};
 use crate::limits::TEXT_FILE_BYTES_MAX;
+use crate::runtime::file::sync_directory;
 
 pub(super) const IDENTITY_FILE: &str = "store.toml";
 pub(super) const IDENTITY_TEMPORARY_FILE: &str = "store.toml.tmp";
@@ -123,5 +124,5 @@ fn write_whole(dir: &Path, text: &str) -> Result<(), StoreError> {
         })
         .map_err(io_error("write", &temporary))?;
     fs::rename(&temporary, &path).map_err(io_error("create", &path))?;
-    sync_directory(dir)
+    sync_directory(dir).map_err(io_error("format", dir))
 }

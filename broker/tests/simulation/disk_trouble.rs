@@ -7,32 +7,33 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use catena_broker::cache::BlockCache;
-use catena_broker::journal::{JournalConfig, JournalTail, SegmentSet};
+use catena_broker::journal::{Journal, JournalConfig, JournalTail, SegmentSet};
 use catena_broker::metrics::ShardMetrics;
 use catena_broker::runtime::clock;
 use catena_broker::runtime::file::FileAgent;
 use catena_broker::runtime::simulated::disk::{Disk, Fault};
 use catena_broker::runtime::simulated::{self, Options, Simulation};
+use catena_broker::shard::checkpointer;
 use catena_broker::shard::files::SegmentFiles;
 use catena_broker::shard::outbox::ParkedSlice;
 use catena_broker::shard::reader::{BlockReader, ReadError};
 use catena_core::block::{BatchPlace, BlockSeal, BlockWriter, FrameStamp, seal_block};
 use catena_core::ids::{BlockLocation, JournalId, JournalPos, Lsn, SegmentSeq};
 use catena_core::index::Extent;
-use catena_core::segment::SegmentHeader;
+use catena_core::segment::{PreviousSegment, SegmentHeader};
 use catena_protocol::batch::{BatchBuilder, BatchOptions};
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, PartitionId, TopicId, TopicPartition};
 use catena_protocol::record::Record;
 use futures_util::future::join_all;
 
-const JOURNALS: &str = "/data/journals";
-const JOURNAL: JournalId = JournalId(0);
-const SEGMENT: SegmentSeq = SegmentSeq(1);
+pub(crate) const JOURNALS: &str = "/data/journals";
+pub(crate) const JOURNAL: JournalId = JournalId(0);
+pub(crate) const SEGMENT: SegmentSeq = SegmentSeq(1);
 const SALT: u64 = 7;
-const BLOCK_BYTES: u32 = 4096;
+pub(crate) const BLOCK_BYTES: u32 = 4096;
 const RECORD_BYTES: usize = 1000;
 
-fn run<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + 'static) {
+pub(crate) fn run<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + 'static) {
     let simulation = Simulation::new(Options::with_seed(1));
     let ran = simulation.run(async {
         simulated::with_disk(|disk| disk.create_dir(&PathBuf::from(JOURNALS).join("000")));
@@ -65,8 +66,8 @@ fn batch() -> Vec<u8> {
     builder.finish().expect("a batch").to_vec()
 }
 
-/// A block with two batches of one partition, and its extent.
-fn block(number: u32, partition: u32) -> (Vec<u8>, Extent) {
+/// A block of a segment with two batches of one partition, and its extent.
+fn block(segment: SegmentSeq, number: u32, partition: u32) -> (Vec<u8>, Extent) {
     let mut bytes = vec![0; BLOCK_BYTES as usize];
     let batch = batch();
     let batch_place = |base| BatchPlace {
@@ -92,7 +93,7 @@ fn block(number: u32, partition: u32) -> (Vec<u8>, Extent) {
     let (used, entries) = (writer.used(), writer.entry_count());
     let seal = BlockSeal {
         salt: SALT,
-        segment: SEGMENT,
+        segment,
         position: place(number).offset,
         group_seq: u64::from(number) + 1,
         group_index: 0,
@@ -112,24 +113,34 @@ fn block(number: u32, partition: u32) -> (Vec<u8>, Extent) {
     (bytes, extent)
 }
 
-/// A segment of so many blocks, dealt to partitions in turn; the extents of each partition.
-async fn write_segment(blocks: u32, partitions: u32) -> Vec<Vec<Extent>> {
+/// A segment of so many blocks, dealt to partitions in turn, and the extents of each partition.
+pub(crate) fn image(
+    (segment, previous): (SegmentSeq, Option<PreviousSegment>),
+    blocks: u32,
+    partitions: u32,
+) -> (Vec<u8>, Vec<Vec<Extent>>) {
     let header = SegmentHeader {
         store_uuid: [7; 16],
         journal: JOURNAL,
-        segment: SEGMENT,
+        segment,
         salt: SALT,
         segment_bytes: (blocks + 1) * BLOCK_BYTES,
-        previous: None,
+        previous,
         created_ms: 0,
     };
     let mut image = header.encode().to_vec();
     let mut extents = vec![Vec::new(); partitions as usize];
     for number in 0..blocks {
-        let (bytes, extent) = block(number, number % partitions);
+        let (bytes, extent) = block(segment, number, number % partitions);
         image.extend(bytes);
         extents[(number % partitions) as usize].push(extent);
     }
+    (image, extents)
+}
+
+/// Writes the segment that the tests read, and a ledger; gives its extents.
+async fn write_segment(blocks: u32, partitions: u32) -> Vec<Vec<Extent>> {
+    let (image, extents) = image((SEGMENT, None), blocks, partitions);
     let agent = FileAgent::start().expect("a simulated agent");
     agent
         .write_atomic(segment_path(), image)
@@ -280,18 +291,22 @@ fn a_parked_slice_that_is_damaged_meanwhile_is_not_sent() {
     });
 }
 
+pub(crate) fn journal_config(segment_bytes: u32) -> JournalConfig {
+    JournalConfig {
+        id: JOURNAL,
+        dir: Path::new(JOURNALS).join("000"),
+        store: [7; 16],
+        segment_bytes_min: segment_bytes,
+        segment_bytes_max: 1 << 20,
+        space_bytes: 64 << 20,
+        prepared_target: 2,
+    }
+}
+
 #[test]
 fn a_directory_that_cannot_be_flushed_latches_the_journal_and_no_one_waits_for_ever() {
     run(|| async {
-        let config = JournalConfig {
-            id: JOURNAL,
-            dir: Path::new(JOURNALS).join("000"),
-            store: [7; 16],
-            segment_bytes_min: 1 << 20,
-            segment_bytes_max: 1 << 20,
-            space_bytes: 64 << 20,
-            prepared_target: 2,
-        };
+        let config = journal_config(1 << 20);
         let agent = Rc::new(FileAgent::start().expect("a simulated agent"));
         let spare = config.dir.join("spare-0001.seg");
         agent
@@ -311,4 +326,32 @@ fn a_directory_that_cannot_be_flushed_latches_the_journal_and_no_one_waits_for_e
         assert!(!set.out_of_space(), "no want of space");
         set.stop().await;
     });
+}
+
+#[test]
+fn a_checkpoint_whose_name_may_be_lost_or_come_back_latches_the_journal() {
+    // How many operations come before the flush of the directory.
+    for (is_removed, before) in [(false, 4), (true, 1)] {
+        run(move || async move {
+            let agent = Rc::new(FileAgent::start().expect("a simulated agent"));
+            let metrics = Arc::new(ShardMetrics::default());
+            let tail = JournalTail::default();
+            let journal = Journal::open(journal_config(1 << 20), tail, agent, metrics).await;
+            let journal = journal.expect("a fresh journal");
+            let path = checkpointer::checkpoint_path(journal.dir(), 1);
+            let written = checkpointer::write(&journal, &path, vec![1]).await;
+            written.expect("room");
+            simulated::with_disk(|disk| disk.plan_fault(disk.ios() + before, Fault::FlushError));
+            let failed = if is_removed {
+                checkpointer::remove(&journal, &path).await
+            } else {
+                checkpointer::write(&journal, &path, vec![2]).await
+            };
+            let text = failed
+                .expect_err("its directory is not flushed")
+                .to_string();
+            assert!(text.contains("flush /data/journals/000"), "{text}");
+            assert!(journal.is_latched());
+        });
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Needs the features `simulation` and `planted-bugs`. More seeds: the program `catena-simulate`.
 
+mod compaction_trouble;
 mod consumer;
 mod disk_trouble;
 mod model;
@@ -10,6 +11,7 @@ mod payload;
 mod plan;
 mod producer;
 mod quiet;
+mod refused_reads;
 mod run;
 mod wire;
 mod world;

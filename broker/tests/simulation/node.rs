@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use catena_broker::boot::{BootPlan, ScannedFrames, ShardInput};
 use catena_broker::control::{self, ControlBoot};
 use catena_broker::limits::SHARD_MESSAGES_MAX;
+use catena_broker::metrics::ShardMetrics;
 use catena_broker::runtime::channel::{self, Notify, Receiver, Sender};
 use catena_broker::runtime::executor::{self, Queue};
 use catena_broker::runtime::simulated::{self, Death, Domain};
@@ -139,11 +140,14 @@ impl Node {
 
     /// How often it said that something stored is damaged or gone.
     pub(crate) fn damaged(&self) -> u64 {
+        self.sum(|metrics| metrics.fetch_damaged.get())
+    }
+
+    /// The sum of a metric over all shards.
+    pub(crate) fn sum(&self, of: impl Fn(&ShardMetrics) -> u64) -> u64 {
         let status = self.state.status.borrow();
         let shards = status.iter().flat_map(|status| status.shards());
-        shards
-            .map(|shard| shard.metrics().fetch_damaged.get())
-            .sum()
+        shards.map(|shard| of(shard.metrics())).sum()
     }
 
     /// Ends it at once.

@@ -11,9 +11,8 @@ use super::{OpenRefusal, ShardLog};
 use crate::index::Extent;
 
 impl ShardLog {
-    /// Takes into account an extent that no frame holds. Extents of a partition come in the order
-    /// of their offsets, after all frames. Gives whether it is wanted: what lies below the log
-    /// start is not.
+    /// Takes into account an extent that no frame holds, unless it lies below the log start.
+    /// Extents of a partition come in the order of their offsets, after all frames.
     ///
     /// # Errors
     /// [`OpenRefusal`] if the partition cannot live in this chain; nothing changes.
@@ -25,10 +24,10 @@ impl ShardLog {
         tp: TopicPartition,
         chain: ChainId,
         extent: &Extent,
-    ) -> Result<bool, OpenRefusal> {
+    ) -> Result<(), OpenRefusal> {
         let state = self.recovering(tp, chain)?;
         if extent.end_offset <= state.log_start {
-            return Ok(false);
+            return Ok(());
         }
         let oldest = if state.is_empty() {
             extent.max_timestamp_ms
@@ -45,7 +44,7 @@ impl ShardLog {
             self.note_lost(tp, end..extent.base_offset);
         }
         self.note_found(tp, &(extent.base_offset..extent.end_offset));
-        Ok(true)
+        Ok(())
     }
 
     fn note_found(&mut self, tp: TopicPartition, found: &Range<Offset>) {
@@ -57,9 +56,10 @@ impl ShardLog {
             let behind = range.start.max(found.end)..range.end;
             [before, behind]
         });
-        let left: Vec<_> = left.filter(|range| range.start < range.end).collect();
-        if !left.is_empty() {
-            self.lost.insert(tp, left);
+        let left = left.filter(|range| range.start < range.end);
+        // One range may have become two.
+        for range in left {
+            self.note_lost(tp, range);
         }
     }
 }

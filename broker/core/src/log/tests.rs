@@ -15,6 +15,7 @@ use crate::index::{Extent, MemIndex};
 use harness::{Harness, batch, tp};
 
 mod harness;
+mod lost;
 mod replay;
 
 #[test]

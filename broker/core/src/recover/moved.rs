@@ -7,7 +7,9 @@
 //! thread.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use catena_protocol::batch::BATCH_HEADER_BYTES;
 use catena_protocol::ids::{Offset, TopicPartition};
 
 use super::FrameSummary;
@@ -41,7 +43,8 @@ pub fn moved_batches(entry: &EntryView<'_>, block: BlockLocation) -> Vec<MovedBa
 }
 
 /// Of batches that were moved, in journal order, the newest copies of those that no frame holds:
-/// in order of partition and offset, neighbours in one block joined.
+/// in order of partition and offset, neighbours in one block joined. One without records is named
+/// for each of its parts that nothing else holds.
 pub fn only_moved(moved: &[MovedBatch], frames: &[FrameSummary]) -> Vec<MovedBatch> {
     let mut ends: BTreeMap<(TopicPartition, Offset), Offset> = BTreeMap::new();
     for (tp, extent) in frames.iter().flat_map(|frame| &frame.rows) {
@@ -49,12 +52,22 @@ pub fn only_moved(moved: &[MovedBatch], frames: &[FrameSummary]) -> Vec<MovedBat
     }
     let mut found: Vec<MovedBatch> = Vec::new();
     for (tp, extent) in moved.iter().rev() {
-        // Batches are moved whole, so what overlaps is a copy of the same.
-        let before = ends.range(..(*tp, extent.end_offset)).next_back();
-        let is_held = before.is_some_and(|((of, _), end)| of == tp && *end > extent.base_offset);
-        if !is_held {
-            ends.insert((*tp, extent.base_offset), extent.end_offset);
-            found.push((*tp, *extent));
+        let unheld = unheld(&ends, *tp, extent);
+        // A batch with records stands for offsets of one that was produced, and that one is in one
+        // place: what overlaps is a copy. One without may stand for many, of which some are still
+        // where they were; for the others there is nothing else.
+        let is_whole = unheld == [extent.base_offset..extent.end_offset];
+        if !is_whole && extent.bytes > to_u32(BATCH_HEADER_BYTES) {
+            continue;
+        }
+        for part in unheld {
+            ends.insert((*tp, part.start), part.end);
+            let part = Extent {
+                base_offset: part.start,
+                end_offset: part.end,
+                ..*extent
+            };
+            found.push((*tp, part));
         }
     }
     found.sort_by_key(|(tp, extent)| (*tp, extent.base_offset));
@@ -70,6 +83,30 @@ pub fn only_moved(moved: &[MovedBatch], frames: &[FrameSummary]) -> Vec<MovedBat
         }
     }
     joined
+}
+
+/// The offsets of an extent that nothing in `ends`, which gives the end of what begins at an
+/// offset, holds.
+fn unheld(
+    ends: &BTreeMap<(TopicPartition, Offset), Offset>,
+    tp: TopicPartition,
+    extent: &Extent,
+) -> Vec<Range<Offset>> {
+    let first = (tp, extent.base_offset);
+    let before = ends.range(..first).next_back();
+    let before = before.filter(|((of, _), _)| *of == tp);
+    let mut at = before.map_or(first.1, |(_, end)| first.1.max(*end));
+    let mut unheld = Vec::new();
+    for ((_, start), end) in ends.range(first..(tp, extent.end_offset)) {
+        if at < *start {
+            unheld.push(at..*start);
+        }
+        at = at.max(*end);
+    }
+    if at < extent.end_offset {
+        unheld.push(at..extent.end_offset);
+    }
+    unheld
 }
 
 impl Extent {
@@ -152,5 +189,35 @@ mod tests {
         ];
         let expected = [(tp(0), extent(0, 2, 3, 200)), (tp(1), extent(2, 4, 3, 700))];
         assert_eq!(only_moved(&moved, &frames), expected);
+    }
+
+    #[test]
+    fn a_batch_without_records_stands_for_what_nothing_else_holds() {
+        let empty = |base, end, offset_in_block| Extent {
+            bytes: to_u32(BATCH_HEADER_BYTES),
+            max_timestamp_ms: 0,
+            ..extent(base, end, 3, offset_in_block)
+        };
+        let frames = [frame_of(vec![
+            (tp(0), extent(500, 510, 1, 200)),
+            (tp(0), extent(700, 720, 1, 1200)),
+        ])];
+        let moved = [
+            (tp(0), empty(0, 1000, 200)),
+            // A later pass: what was beside it went, too.
+            (tp(0), empty(1000, 1200, 264)),
+            (tp(0), empty(900, 1500, 328)),
+            (tp(1), empty(0, 5, 392)),
+        ];
+        let expected = [
+            (tp(0), empty(0, 500, 200)),
+            (tp(0), empty(510, 700, 200)),
+            (tp(0), empty(720, 900, 200)),
+            (tp(0), empty(900, 1500, 328)),
+            (tp(1), empty(0, 5, 392)),
+        ];
+        assert_eq!(only_moved(&moved, &frames), expected);
+        let held = [(tp(0), empty(502, 506, 200))];
+        assert_eq!(only_moved(&held, &frames), []);
     }
 }

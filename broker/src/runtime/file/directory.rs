@@ -63,7 +63,10 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in a directory durable.
-pub(super) fn sync(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// What the operating system says; the message names the operation and the path.
+pub fn sync(path: &Path) -> io::Result<()> {
     if planted::is(Bug::MissingDirectoryFlush) {
         return Ok(());
     }

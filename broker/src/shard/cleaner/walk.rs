@@ -60,11 +60,13 @@ impl Walk {
 impl Shard {
     /// Reads on until there is enough to move at once, or the segment ends.
     pub(super) async fn read_piece(self: &Rc<Self>, walk: &mut Walk) -> io::Result<Vec<FoundRow>> {
-        let open = self
-            .reader
-            .files()
-            .open(self.journal.id(), walk.segment.segment)
-            .await?;
+        let whole = BlockLocation {
+            journal: self.journal.id(),
+            segment: walk.segment.segment,
+            offset: 0,
+            bytes: walk.segment.end,
+        };
+        let open = self.reader.segment(whole).await.map_err(io::Error::other)?;
         let (mut found, mut found_bytes, mut read_bytes) = (Vec::new(), 0, 0);
         while !walk.is_over()
             && found_bytes < CLEANER_PIECE_BYTES

@@ -8,7 +8,7 @@ use catena_core::index::Extent;
 use catena_protocol::batch::{BatchError, BatchHeader, Decompressor, RewriteError};
 use tracing::debug;
 
-use super::reading::{self, Found, batches_of};
+use super::reading::{self, Found, Tiles, Untiled, batches_of};
 use super::{Step, give_up};
 use crate::journal::JournalError;
 use crate::limits::{CLEANER_JOIN_AGE_DIVISOR, CLEANER_RECORD_BYTES, COMPACTION_RECORDS_PER_SLICE};
@@ -21,6 +21,8 @@ use crate::shard::cleaner::Located;
 enum Left {
     #[error(transparent)]
     Damaged(#[from] BatchError),
+    #[error(transparent)]
+    Untiled(#[from] Untiled),
     #[error(transparent)]
     Unreadable(#[from] JudgeError),
     #[error(transparent)]
@@ -111,7 +113,7 @@ impl Shard {
         let again;
         let (mut found, mut whole) = (found, self.check_whole(pass, found).await);
         // What is left is remembered for good: one read that went astray is not enough for that.
-        if let Err(Left::Damaged(_)) = whole
+        if let Err(Left::Damaged(_) | Left::Untiled(_)) = whole
             && let Ok(read) = self.read_along(std::slice::from_ref(extent)).await
             && let Some(second) = read.into_iter().next()
         {
@@ -147,18 +149,12 @@ impl Shard {
         if self.is_foreign(&found.extent) {
             return Err(Left::Foreign);
         }
-        let mut next = found.extent.base_offset;
+        let mut tiles = Tiles::of(&found.extent);
         for batch in batches_of(pass.tp, found) {
-            let (header, _) = batch?;
-            next = header.next_offset();
+            tiles.take(&batch?.0)?;
             executor::yield_if_needed().await;
         }
-        if next == found.extent.end_offset {
-            Ok(())
-        } else {
-            let (actual, expected) = (found.bytes.bytes, found.bytes.bytes + 1);
-            Err(BatchError::Truncated { actual, expected }.into())
-        }
+        Ok(tiles.end()?)
     }
 
     fn leave(&self, pass: &mut Pass, extents: &[Extent], left: &Left) {

@@ -5,13 +5,15 @@
 
 use std::rc::Rc;
 
+use catena_core::ids::BlockLocation;
 use catena_core::index::Extent;
-use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+use catena_core::limits::{BLOCK_ALIGN, BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
 use catena_protocol::batch::{BatchError, BatchHeader, split, verify_body, verify_header};
-use catena_protocol::ids::TopicPartition;
+use catena_protocol::ids::{Offset, TopicPartition};
 
 use crate::cache::CachedBytes;
 use crate::limits::READ_GAP_BYTES_MAX;
+use crate::runtime::buffer;
 use crate::shard::Shard;
 use crate::shard::reader::ReadError;
 
@@ -65,39 +67,60 @@ fn place(extent: &Extent) -> (u32, u32) {
 }
 
 impl Shard {
-    /// Reads some extents at once.
+    /// Reads some extents at once. Of those that cannot be read there are no bytes.
     pub(super) async fn read_along(&self, extents: &[Extent]) -> Result<Vec<Found>, ReadError> {
+        match self.read_together(extents).await {
+            // Which of them is damaged only shows when each is read by itself.
+            Err(ReadError::Corrupt { .. }) => {}
+            read => return read,
+        }
+        let mut found = Vec::with_capacity(extents.len());
+        for extent in extents {
+            match self.read_together(std::slice::from_ref(extent)).await {
+                Ok(read) => found.extend(read),
+                Err(ReadError::Corrupt { .. }) => found.push(Found::nothing(extent)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_together(&self, extents: &[Extent]) -> Result<Vec<Found>, ReadError> {
         let Some((first, last)) = extents.first().zip(extents.last()) else {
             return Ok(Vec::new());
         };
         let (start, end) = (place(first).0, place(last).1);
-        let failed = |error: std::io::Error| ReadError::Io {
-            place: first.block,
-            reason: error.to_string(),
+        let pages = BlockLocation {
+            offset: start,
+            bytes: end - start,
+            ..first.block
         };
-        let (journal, segment) = first.block.segment_key();
-        let open = self.reader.files().open(journal, segment).await;
-        let open = open.map_err(failed)?;
-        let wanted = to_usize(end - start);
-        let buffer = open.file.read(u64::from(start), wanted).await;
-        let buffer = Rc::new(buffer.map_err(failed)?);
-        let read = buffer.len();
+        let buffer = Rc::new(self.reader.pages(pages).await?);
         self.metrics
             .compaction_bytes_read
-            .add(u64::try_from(read).expect("usize fits u64"));
-        let found = extents.iter().map(|extent| {
-            let at = to_usize(extent.block.offset + extent.offset_in_block - start);
-            let bytes = to_usize(extent.bytes).min(read.saturating_sub(at));
-            Found {
-                extent: *extent,
-                bytes: CachedBytes {
-                    buffer: Rc::clone(&buffer),
-                    start: at.min(read),
-                    bytes,
-                },
-            }
+            .add(u64::from(pages.bytes));
+        let found = extents.iter().map(|extent| Found {
+            extent: *extent,
+            bytes: CachedBytes {
+                buffer: Rc::clone(&buffer),
+                start: to_usize(extent.block.offset + extent.offset_in_block - start),
+                bytes: to_usize(extent.bytes),
+            },
         });
         Ok(found.collect())
+    }
+}
+
+impl Found {
+    fn nothing(extent: &Extent) -> Found {
+        Found {
+            extent: *extent,
+            bytes: CachedBytes {
+                buffer: Rc::new(buffer::allocate(BLOCK_ALIGN)),
+                start: 0,
+                bytes: 0,
+            },
+        }
     }
 }
 
@@ -106,11 +129,13 @@ fn to_usize(bytes: u32) -> usize {
 }
 
 /// The batches of an extent, each verified. One whose body is damaged is an error of its own; what
-/// follows a damaged header cannot be told.
+/// follows a damaged header cannot be told. An extent that could not be read is an error.
 pub(super) fn batches_of(
     tp: TopicPartition,
     found: &Found,
 ) -> impl Iterator<Item = Result<(BatchHeader, &[u8]), BatchError>> {
+    let (actual, expected) = (found.bytes.bytes, to_usize(found.extent.bytes));
+    let unread = (actual == 0).then_some(Err(BatchError::Truncated { actual, expected }));
     let mut is_lost = false;
     split(found.bytes.as_slice())
         .take_while(move |batch| {
@@ -126,6 +151,51 @@ pub(super) fn batches_of(
             verify_body(batch)?;
             Ok((header, batch))
         })
+        .chain(unread)
+}
+
+/// Whether the batches of an extent follow each other from its first offset to its end.
+pub(super) struct Tiles {
+    next: Offset,
+    end: Offset,
+}
+
+/// A batch begins elsewhere than where the one before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a batch or the end of the extent is at {found}, and what is before it ends at {next}")]
+pub(super) struct Untiled {
+    pub(super) found: Offset,
+    pub(super) next: Offset,
+}
+
+impl Tiles {
+    pub(super) const fn of(extent: &Extent) -> Tiles {
+        Tiles {
+            next: extent.base_offset,
+            end: extent.end_offset,
+        }
+    }
+
+    /// Takes the next batch.
+    pub(super) fn take(&mut self, header: &BatchHeader) -> Result<(), Untiled> {
+        self.follow(header.base_offset)?;
+        self.next = header.next_offset();
+        Ok(())
+    }
+
+    /// No batch follows.
+    pub(super) fn end(self) -> Result<(), Untiled> {
+        self.follow(self.end)
+    }
+
+    fn follow(&self, found: Offset) -> Result<(), Untiled> {
+        let next = self.next;
+        if found == next {
+            Ok(())
+        } else {
+            Err(Untiled { found, next })
+        }
+    }
 }
 
 fn verify_head(batch: &[u8], tp: TopicPartition) -> Result<(), BatchError> {
@@ -135,8 +205,7 @@ fn verify_head(batch: &[u8], tp: TopicPartition) -> Result<(), BatchError> {
 
 #[cfg(test)]
 mod tests {
-    use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
-    use catena_protocol::ids::Offset;
+    use catena_core::ids::{JournalId, SegmentSeq};
 
     use super::*;
 
@@ -186,5 +255,50 @@ mod tests {
             count += run.len();
         }
         assert_eq!(count, extents.len());
+    }
+
+    #[test]
+    fn batches_that_do_not_follow_each_other_do_not_tile_their_extent() {
+        let span = |base: u64, end: u64| BatchHeader {
+            base_offset: Offset(base),
+            last_offset_delta: u16::try_from(end - base - 1).expect("a few"),
+            ..BatchHeader::default()
+        };
+        let whole = Extent {
+            base_offset: Offset(4),
+            end_offset: Offset(10),
+            ..extent(1, 4096, 100)
+        };
+        let tile = |batches: &[(u64, u64)]| {
+            let mut tiles = Tiles::of(&whole);
+            for (base, end) in batches {
+                tiles.take(&span(*base, *end))?;
+            }
+            tiles.end()
+        };
+        let untiled = |found, next| {
+            Err(Untiled {
+                found: Offset(found),
+                next: Offset(next),
+            })
+        };
+        assert_eq!(tile(&[(4, 6), (6, 10)]), Ok(()));
+        assert_eq!(tile(&[(4, 6), (7, 10)]), untiled(7, 6), "a hole");
+        assert_eq!(tile(&[(4, 8), (6, 10)]), untiled(6, 8), "one twice");
+        assert_eq!(tile(&[(0, 6), (6, 10)]), untiled(0, 4), "another place");
+        assert_eq!(tile(&[(4, 6), (6, 8)]), untiled(10, 8), "too few");
+        assert_eq!(tile(&[]), untiled(10, 4), "none");
+    }
+
+    #[test]
+    fn an_extent_that_could_not_be_read_is_an_error_and_not_empty() {
+        let found = Found::nothing(&extent(1, 4096, 100));
+        let mut batches = batches_of(TopicPartition::default(), &found);
+        let error = batches.next().expect("an error").map(drop);
+        assert!(
+            matches!(error, Err(BatchError::Truncated { .. })),
+            "{error:?}"
+        );
+        assert!(batches.next().is_none());
     }
 }

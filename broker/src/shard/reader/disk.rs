@@ -1,49 +1,36 @@
 //! Reads from segments, patiently: what the medium refuses once may come the next time.
 //!
-//! A place counts as unreadable, which is damage like any other, once the medium has refused it in
-//! as many tries as there are [`READ_PAUSES`] and one more, and gave something else each time: a
-//! disk that gives nothing at all is not damaged, it is away. A segment that has such a place gets
-//! two tries for each other place, so that one with many does not cost seconds for each.
-//!
-//! Runs on the shard's executor.
+//! What counts as damage, and after how many tries, is said in [`crate::patience`]. Runs on the
+//! shard's executor.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
-use catena_core::limits::{BLOCK_ALIGN, BLOCK_ALIGN_U32};
-use tracing::warn;
+use catena_core::ids::BlockLocation;
 
 use super::error::{ReadError, corrupt, failed};
 use super::to_usize;
-use crate::limits::READ_PAUSES;
-use crate::runtime::buffer::{self, Buffer};
-use crate::runtime::clock;
-use crate::runtime::file::{self, LogFile};
+use crate::patience::{Patience, Refusal};
+use crate::runtime::buffer::Buffer;
 use crate::shard::files::{OpenSegment, SegmentFiles};
 
 /// The segments of a store, as a disk gives them.
 pub(super) struct Disk {
     /// Segments open for reading.
     pub(super) files: SegmentFiles,
-    /// A file that is always there and readable, if anything is.
-    probe: PathBuf,
-    /// Segments with a place that is known to be unreadable. Their numbers are never used again.
-    unreadable: RefCell<BTreeSet<(JournalId, SegmentSeq)>>,
+    patience: Patience,
 }
 
 /// Bytes of a segment, and its lease.
 pub(super) type Read = (Buffer, Rc<OpenSegment>);
 
 impl Disk {
+    /// `probe` is a file that is always there and readable, if anything is.
     pub(super) fn new(files: SegmentFiles, probe: PathBuf) -> Disk {
         Disk {
             files,
-            probe,
-            unreadable: RefCell::default(),
+            patience: Patience::of_readers(probe),
         }
     }
 
@@ -51,50 +38,49 @@ impl Disk {
     pub(super) async fn read(&self, place: BlockLocation) -> Result<Read, ReadError> {
         self.try_read(place)
             .await
-            .map_err(|error| refusal(place, &error))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => corrupt(place, &error),
+                _ => failed(place, &error),
+            })
     }
 
     /// The segment of a place.
     pub(super) async fn segment(&self, place: BlockLocation) -> Result<Rc<OpenSegment>, ReadError> {
-        self.patiently(place, async || self.open(place).await).await
+        let read = self
+            .patience
+            .read(|| self.path(place), async || self.open(place).await);
+        read.await.map_err(|refused| refusal(place, &refused))
     }
 
     /// The bytes of a place, in as many tries as it may take.
     pub(super) async fn read_patiently(&self, place: BlockLocation) -> Result<Read, ReadError> {
-        self.patiently(place, async || self.try_read(place).await)
-            .await
+        let read = self
+            .patience
+            .read(|| self.path(place), async || self.try_read(place).await);
+        read.await.map_err(|refused| refusal(place, &refused))
     }
 
-    /// The bytes of a place, with zeros for the pages that cannot be read.
+    /// The bytes of a place, with zeros for the pages that cannot be read, but for the first.
     pub(super) async fn read_what_is_there(&self, place: BlockLocation) -> Result<Read, ReadError> {
-        let refused = match self.read_patiently(place).await {
-            Err(refused @ ReadError::Corrupt { .. }) => refused,
-            read => return read,
-        };
-        let segment = self.segment(place).await?;
-        let mut whole = buffer::allocate(to_usize(place.bytes));
-        let mut is_any = false;
-        for at in (0..place.bytes).step_by(BLOCK_ALIGN) {
-            let page = BlockLocation {
-                offset: place.offset + at,
-                bytes: BLOCK_ALIGN_U32,
+        let part = async |start: usize, bytes: usize| -> io::Result<Buffer> {
+            let to_u32 = |bytes| u32::try_from(bytes).expect("a part of a block");
+            let part = BlockLocation {
+                offset: place.offset + to_u32(start),
+                bytes: to_u32(bytes),
                 ..place
             };
-            if let Ok((bytes, _)) = self.read(page).await {
-                let at = to_usize(at);
-                whole[at..at + BLOCK_ALIGN].copy_from_slice(&bytes);
-                is_any = true;
-            } else {
-                // Memory of the pool may hold anything.
-                let at = to_usize(at);
-                whole[at..at + BLOCK_ALIGN].fill(0);
-            }
-        }
-        if is_any {
-            Ok((whole, segment))
-        } else {
-            Err(refused)
-        }
+            Ok(self.try_read(part).await?.0)
+        };
+        let path = || self.path(place);
+        let read = self
+            .patience
+            .read_what_is_there(path, to_usize(place.bytes), part);
+        let bytes = read.await.map_err(|refused| refusal(place, &refused))?;
+        Ok((bytes, self.segment(place).await?))
+    }
+
+    fn path(&self, place: BlockLocation) -> PathBuf {
+        self.files.path(place.journal, place.segment)
     }
 
     async fn open(&self, place: BlockLocation) -> io::Result<Rc<OpenSegment>> {
@@ -111,61 +97,12 @@ impl Disk {
         }
         Ok((buffer, segment))
     }
-
-    async fn patiently<T>(
-        &self,
-        place: BlockLocation,
-        read: impl AsyncFn() -> io::Result<T>,
-    ) -> Result<T, ReadError> {
-        let key = place.segment_key();
-        let tries = if self.unreadable.borrow().contains(&key) {
-            1
-        } else {
-            READ_PAUSES.len()
-        };
-        let mut pauses = READ_PAUSES[..tries].iter();
-        loop {
-            let error = match read().await {
-                Ok(read) => return Ok(read),
-                Err(error) if !file::is_of_medium(&error) => return Err(refusal(place, &error)),
-                Err(error) => error,
-            };
-            if self.is_away().await {
-                return Err(failed(place, &error));
-            }
-            let Some(pause) = pauses.next() else {
-                self.unreadable.borrow_mut().insert(key);
-                return Err(corrupt(place, &error));
-            };
-            warn!(%place, %error, "cannot read a part of a segment; trying again");
-            clock::sleep(*pause).await;
-        }
-    }
-
-    /// Whether the disk gives nothing at all.
-    async fn is_away(&self) -> bool {
-        let probed = async {
-            let file = LogFile::open(&self.probe, false).await?;
-            for page in [0, BLOCK_ALIGN] {
-                let at = u64::try_from(page).expect("a small number");
-                if file.read(at, BLOCK_ALIGN).await.is_ok() {
-                    return Ok(());
-                }
-            }
-            Err(io::Error::other("no page of it can be read"))
-        };
-        let probed: io::Result<()> = probed.await;
-        if let Err(error) = &probed {
-            warn!(path = %self.probe.display(), %error, "the disk does not give anything");
-        }
-        probed.is_err()
-    }
 }
 
-/// What an error says of a place.
-fn refusal(place: BlockLocation, error: &io::Error) -> ReadError {
-    match error.kind() {
-        io::ErrorKind::InvalidData => corrupt(place, error),
-        _ => failed(place, error),
+/// What a refusal says of a place.
+fn refusal(place: BlockLocation, refused: &Refusal) -> ReadError {
+    match refused {
+        Refusal::Failed(error) => failed(place, error),
+        Refusal::Unreadable(error) | Refusal::Wrong(error) => corrupt(place, error),
     }
 }
