@@ -64,9 +64,17 @@ pub async fn run(boot: ControlBoot) -> Result<()> {
     file::prepare_device(&boot.journals)
         .await
         .context("the data directory cannot be used")?;
-    let mut control =
-        ControlPlane::open(&boot.journals, boot.node.store_uuid, boot.metrics).await?;
-    open_node(&mut control, &boot.node).await?;
+    let metrics = Arc::clone(&boot.metrics);
+    let mut control = ControlPlane::open(&boot.journals, boot.node.store_uuid, metrics).await?;
+    let served = start(&mut control, boot).await;
+    let closed = control.journal.close().await;
+    served?;
+    Ok(closed?)
+}
+
+/// Gives the shards what they start from, and serves once they do.
+async fn start(control: &mut ControlPlane, boot: ControlBoot) -> Result<()> {
+    open_node(control, &boot.node).await?;
     control.snapshot().await;
     let read = control
         .plan(&boot.journals)
@@ -79,8 +87,10 @@ pub async fn run(boot: ControlBoot) -> Result<()> {
         .context("the start was given up")?;
     match boot.shards.recv().await {
         Some(shards) => control.serve(boot.requests, shards).await,
-        None => Ok(()),
+        // The start of a shard failed.
+        None => {}
     }
+    Ok(())
 }
 
 async fn open_node(control: &mut ControlPlane, node: &NodeIdentity) -> Result<()> {
@@ -208,11 +218,11 @@ impl ControlPlane {
     }
 
     /// Serves commands until told to stop.
-    pub async fn serve(
-        mut self,
+    async fn serve(
+        &mut self,
         requests: Receiver<ControlRequest>,
         shards: Vec<Sender<ShardMessage>>,
-    ) -> Result<()> {
+    ) {
         while let Some(ControlRequest::Propose { command, reply }) = self.next(&requests).await {
             let outcome = self.commit(&command).await;
             if outcome.is_ok() {
@@ -227,8 +237,6 @@ impl ControlPlane {
         if self.commands_since_snapshot > 0 {
             self.snapshot().await;
         }
-        self.journal.close().await?;
-        Ok(())
     }
 
     /// The next request; notes in the flush ledger how far the journal is flushed when none comes.
