@@ -16,7 +16,7 @@ mod starting;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use tracing::warn;
 
 pub use in_process::InProcess;
@@ -26,6 +26,7 @@ pub use refusal::{Refusal, refusal_of};
 use self::home::Home;
 use self::starting::{Plan, Thread, join};
 use crate::config::HostPort;
+use crate::limits::SHARDS_MAX;
 use crate::port::PortReservation;
 use crate::runtime::channel::Sender;
 use crate::shard::NodeIdentity;
@@ -62,12 +63,17 @@ impl Broker {
     }
 
     fn start_unexplained(options: &NodeOptions) -> Result<Broker> {
+        let shards = options.cores.len();
+        ensure!(
+            (1..=SHARDS_MAX).contains(&shards),
+            "a broker has 1 to {SHARDS_MAX} shards, and {shards} were asked for"
+        );
+        let shards = u16::try_from(shards).expect("at most SHARDS_MAX");
         let home = Home::open(&options.storage)?;
         let reserve =
             |at| PortReservation::bind(at).with_context(|| format!("cannot listen on {at}"));
         let reservation = options.listen.map(reserve).transpose()?;
         let addr = reservation.as_ref().map(PortReservation::addr);
-        let shards = u16::try_from(options.cores.len()).context("too many cores")?;
         let names = (0..shards)
             .map(|shard| shard.to_string())
             .chain(["control".to_owned()]);

@@ -29,6 +29,19 @@ fn brokers_in_memory_run_side_by_side_and_stop() {
 }
 
 #[test]
+fn a_broker_has_one_shard_at_least_and_not_too_many() {
+    for (shards, expected) in [(0, "0"), (SHARDS_MAX + 1, "65")] {
+        let options = NodeOptions {
+            cores: vec![None; shards],
+            ..NodeOptions::embedded(Storage::Memory)
+        };
+        let refused = Broker::start(&options).err().expect("out of range");
+        let words = format!("a broker has 1 to 64 shards, and {expected} were asked for");
+        assert_eq!(refused.to_string(), words);
+    }
+}
+
+#[test]
 fn a_broker_that_listens_nowhere_has_no_address() {
     let options = NodeOptions {
         listen: None,
