@@ -167,8 +167,10 @@ where
     Fut: Future<Output = T> + 'static,
 {
     if matches!(config.backend, Backend::Glommio) {
-        // It checks for io_uring in a lazy static that panics; ask first, in plain words.
+        // It checks for io_uring in a lazy static that panics, and for lockable memory in words of
+        // its own; ask first, in plain words.
         probe::io_uring()?;
+        probe::memlock()?;
     }
     let (ready_tx, ready_rx) = sync_channel(1);
     let name = config.name.clone();
