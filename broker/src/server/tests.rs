@@ -1,16 +1,28 @@
 //! Brokers in memory and on disk start, report what ends by itself, stop, and leave nothing behind.
 
 use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use super::*;
+use crate::runtime::testing;
 
 fn in_directory(dir: &tempfile::TempDir) -> NodeOptions {
     NodeOptions::embedded(Storage::Directory(dir.path().to_owned()))
 }
 
+/// A directory on the disk that holds the build: unlike a memory file system it takes direct I/O.
 fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR").to_owned() + "/../target")
-        .expect("a directory on a disk")
+    let program = std::env::current_exe().expect("it runs");
+    let dir = tempfile::tempdir_in(program.parent().expect("it is in a directory"));
+    dir.expect("a directory on a disk")
+}
+
+/// In memory, and in a directory.
+fn options_of_both(dir: &tempfile::TempDir) -> [NodeOptions; 2] {
+    [NodeOptions::embedded(Storage::Memory), in_directory(dir)]
 }
 
 #[test]
@@ -50,6 +62,26 @@ fn a_broker_that_listens_nowhere_has_no_address() {
     let broker = Broker::start(&options).expect("a broker starts");
     assert_eq!(broker.addr(), None);
     broker.stop().expect("a clean stop");
+}
+
+#[test]
+fn a_connection_that_comes_with_the_stop_is_closed_at_once() {
+    let dir = directory();
+    for options in options_of_both(&dir) {
+        let broker = Broker::start(&options).expect("a broker starts");
+        let in_process = broker.in_process();
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let patience = Some(Duration::from_secs(30));
+        ours.set_read_timeout(patience).expect("a timeout");
+        let _ = broker.shards[0].send_blocking(ShardMessage::Stop);
+        let socket = OwnedFd::from(theirs).into();
+        let _ = broker.shards[0].send_blocking(ShardMessage::Accept { socket });
+        assert_eq!(ours.read(&mut [0]).expect("an end, and no data"), 0);
+        broker.stop().expect("a clean stop");
+        let refused = testing::run(move || async move { in_process.connect().await });
+        let refused = refused.expect_err("nobody is there");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
 }
 
 #[test]

@@ -126,10 +126,12 @@ async fn serve(
     }
     let told = tell(ready, shard.id).await;
     if told.is_ok() {
-        serve_messages(shard, opening.messages).await;
+        serve_messages(shard, &opening.messages).await;
     }
     info!(shard = shard.id.get(), "stopping");
     shard.begin_stop();
+    // Connections among them: their clients see them closed instead of waiting for a greeting.
+    opening.messages.close();
     if clock::timeout(DRAIN_TIMEOUT, maintenance).await.is_err() {
         warn!(
             shard = shard.id.get(),
@@ -441,7 +443,7 @@ async fn settle(shard: &Rc<Shard>, taken: &mut Taken) -> Result<()> {
     Ok(())
 }
 
-async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
+async fn serve_messages(shard: &Rc<Shard>, messages: &Receiver<ShardMessage>) {
     while let Some(message) = messages.recv().await {
         match message {
             ShardMessage::Adopt {
