@@ -1,8 +1,8 @@
 //! A whole broker: the control plane and the shards, started and stopped together.
 //!
 //! [`Broker::start`] blocks until every shard accepts connections. The threads it starts are the
-//! control executor and one executor per shard; they talk through the channels of
-//! [`crate::shard::message`].
+//! control executor and one executor per shard, which talk through the channels of
+//! [`crate::shard::message`], and the watchdog that looks after them.
 //!
 //! Invariant: a broker ends with its value. Nothing here touches what belongs to the process:
 //! signals, limits, loggers, its end.
@@ -32,6 +32,7 @@ use crate::runtime::channel::Sender;
 use crate::shard::NodeIdentity;
 use crate::shard::message::{ControlRequest, ShardMessage};
 use crate::status::{NodeStatus, Phase, ShardStatus};
+use crate::watchdog::Watchdog;
 
 /// What clients see in place of a host name when a broker listens nowhere.
 const IN_PROCESS_HOST: &str = "in-process";
@@ -46,6 +47,8 @@ pub struct Broker {
     control_thread: Option<Thread>,
     /// What the first thread that ended by itself had to say.
     failure: Option<Error>,
+    /// Absent until everything else has started.
+    watchdog: Option<Watchdog>,
     /// Given up last: until then nobody else may have it.
     _home: Home,
 }
@@ -94,17 +97,22 @@ impl Broker {
             node,
             status: Arc::clone(&status),
         })?;
-        status.set_phase(Phase::Ready);
-        Ok(Broker {
+        let mut broker = Broker {
             addr,
-            status,
+            status: Arc::clone(&status),
             control: started.control,
             shards: started.shards,
             threads: started.threads,
             control_thread: Some(started.control_thread),
             failure: None,
+            watchdog: None,
             _home: home,
-        })
+        };
+        // Only now: reading back is one long turn here and there, and no stall.
+        let watchdog = Watchdog::start(Arc::clone(&status));
+        broker.watchdog = Some(watchdog.context("cannot start the watchdog")?);
+        status.set_phase(Phase::Ready);
+        Ok(broker)
     }
 
     /// Where it listens, if it does; the real port if the one asked for was 0.
@@ -176,6 +184,7 @@ impl Broker {
         {
             first_error.get_or_insert(error);
         }
+        self.watchdog.take();
         first_error.map_or(Ok(()), Err)
     }
 }

@@ -26,7 +26,7 @@
 //!
 //! The process stays its owner's: an embedded broker pins no threads, handles no signals, sets no
 //! logger and no limit of the process, and ends neither it nor itself; what fails can be asked for
-//! with [`EmbeddedBroker::failure`]. It runs on threads of its own, two for the smallest. Any
+//! with [`EmbeddedBroker::failure`]. It runs on threads of its own, three for the smallest. Any
 //! number of them can run side by side.
 
 mod builder;

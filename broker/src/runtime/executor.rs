@@ -178,7 +178,9 @@ where
         .name(name.clone())
         .spawn(move || {
             buffer::set_pool_bytes_max(config.free_buffer_bytes_max);
-            catch_unwind(AssertUnwindSafe(|| run(&config, main, &ready_tx)))
+            let ended = catch_unwind(AssertUnwindSafe(|| run(&config, main, &ready_tx)));
+            config.progress.end();
+            ended
                 .unwrap_or_else(|panic| Err(Ended::Panicked(panic)))
                 .map_err(|ended| match ended {
                     Ended::Failed(error) => error,

@@ -36,8 +36,10 @@ fn brokers_in_memory_run_side_by_side_and_stop() {
     assert_ne!(one.addr(), two.addr());
     assert_eq!(one.shard_count(), 2);
     assert_eq!(one.status().phase(), Phase::Ready);
+    let status = Arc::clone(one.status());
     one.stop().expect("a clean stop");
     two.stop().expect("a clean stop");
+    assert!(status.problems().is_empty(), "it was stopped");
 }
 
 #[test]
@@ -96,8 +98,33 @@ fn a_shard_that_ends_by_itself_is_a_failure_that_can_be_asked_for() {
         let failure = broker.failure().expect("a shard is missing");
         assert_eq!(failure.to_string(), "catena-0 ended by itself");
     }
+    let problem = "shard 0: its thread has ended; it serves nobody until restart";
+    assert_eq!(broker.status().problems(), [problem]);
     let stopped = broker.stop().expect_err("it was not whole");
     assert_eq!(stopped.to_string(), "catena-0 ended by itself");
+}
+
+#[test]
+fn a_shard_that_stands_still_is_a_problem_while_it_does() {
+    let broker = Broker::start(&NodeOptions::embedded(Storage::Memory)).expect("a broker starts");
+    let progress = broker.status().shards()[0].progress();
+    testing::wait_until("it beats", || progress.beats() > 0);
+    assert!(broker.status().problems().is_empty());
+    let (wedge, wedged) = std::sync::mpsc::sync_channel(0);
+    let told = broker.shards[0].send_blocking(ShardMessage::Test(Box::new(move || {
+        // Until the other end is dropped.
+        let _ = wedged.recv();
+    })));
+    assert!(told.is_ok(), "the shard runs");
+    let problems = || broker.status().problems();
+    testing::wait_until("it is seen", || {
+        problems()
+            .iter()
+            .any(|problem| problem.starts_with("shard 0: no progress for "))
+    });
+    drop::<std::sync::mpsc::SyncSender<()>>(wedge);
+    testing::wait_until("it has passed", || problems().is_empty());
+    broker.stop().expect("a clean stop");
 }
 
 #[test]

@@ -471,6 +471,8 @@ async fn serve_messages(shard: &Rc<Shard>, messages: &Receiver<ShardMessage>) {
             }
             ShardMessage::Serve => {}
             ShardMessage::Stop => return,
+            #[cfg(test)]
+            ShardMessage::Test(act) => act(),
         }
     }
 }
