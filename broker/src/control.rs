@@ -335,7 +335,7 @@ async fn tell(shards: &[Sender<ShardMessage>], command: &Command) {
     while told > 0 {
         match clock::timeout(TELL_CHECK, done.recv()).await {
             Ok(Some(())) => told -= 1,
-            // A shard that ended keeps what was queued for it.
+            // What was sent to a shard in the instant of its end may be kept.
             Err(_) if !shards.iter().any(Sender::is_closed) => {}
             Ok(None) | Err(_) => {
                 info!("a shard ended while metadata changed");

@@ -151,6 +151,16 @@ impl<T> Receiver<T> {
         while self.queue.try_recv().is_ok() {}
     }
 
+    /// What closes the channel when dropped, be the receiver leaked. For an executor's guard.
+    pub fn closer(&self) -> Closer<T> {
+        Closer {
+            _receiver: Self {
+                queue: self.queue.clone(),
+                closed: Arc::clone(&self.closed),
+            },
+        }
+    }
+
     /// Values that wait to be received.
     pub fn len(&self) -> usize {
         self.queue.len()
@@ -160,6 +170,13 @@ impl<T> Receiver<T> {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
+}
+
+/// Closes a channel when dropped, as its [`Receiver`] does.
+#[derive(Debug)]
+#[must_use = "dropping it closes the channel"]
+pub struct Closer<T> {
+    _receiver: Receiver<T>,
 }
 
 impl<T> Drop for Receiver<T> {

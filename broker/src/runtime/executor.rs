@@ -5,6 +5,7 @@
 //! [`RuntimeError::Panicked`], never swallowed.
 
 mod heartbeat;
+mod sockets;
 mod task;
 mod thread_times;
 
@@ -25,11 +26,13 @@ use rustix::thread::CpuSet;
 
 pub use heartbeat::Progress;
 pub(in crate::runtime) use heartbeat::beat_slowly;
+pub(in crate::runtime) use sockets::OpenSocket;
 pub use task::{Queue, Task, TaskTracker, spawn, yield_if_needed, yield_now};
 
 use super::buffer;
 use super::portable::{self, MemoryDisk};
 use super::probe::{self, ProbeError};
+use sockets::OpenSockets;
 
 /// After so long a loop that yields "if needed" does. The backend looks at the timer of the queues
 /// that have tasks as the turn begins: while only queues without a latency do, its own default
@@ -146,6 +149,9 @@ impl ExecutorConfig {
 /// Returns once the executor is up (its rings exist and its queues are made), so failures to start
 /// are reported here. `main` is called on the new thread and its future need not be `Send`.
 ///
+/// After a panic in any task its sockets are shut down, and what its tasks held is leaked: rings,
+/// descriptors, helper threads. What must not be goes into the guard of [`start_guarded`].
+///
 /// # Errors
 /// A [`RuntimeError`] that says what the host refused. The join handle yields
 /// [`RuntimeError::Panicked`] if any task panicked: the process owner decides what that means.
@@ -159,6 +165,23 @@ impl ExecutorConfig {
 /// ```
 pub fn start<T, F, Fut>(
     config: ExecutorConfig,
+    main: F,
+) -> Result<JoinHandle<Result<T, RuntimeError>>, RuntimeError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+{
+    start_guarded(config, (), main)
+}
+
+/// As [`start`]; `guard` is dropped on the executor's thread once that has ended, in whatever way.
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_guarded<T, F, Fut>(
+    config: ExecutorConfig,
+    guard: impl Send + 'static,
     main: F,
 ) -> Result<JoinHandle<Result<T, RuntimeError>>, RuntimeError>
 where
@@ -180,6 +203,7 @@ where
             buffer::set_pool_bytes_max(config.free_buffer_bytes_max);
             let ended = catch_unwind(AssertUnwindSafe(|| run(&config, main, &ready_tx)));
             config.progress.end();
+            drop(guard);
             ended
                 .unwrap_or_else(|panic| Err(Ended::Panicked(panic)))
                 .map_err(|ended| match ended {
@@ -241,6 +265,7 @@ where
         queues: OnceCell::new(),
         host_cores,
         tasks: Cell::new(0),
+        sockets: OpenSockets::default(),
         in_flight: Cell::new(0),
     });
     let installed = Installed::new(Rc::clone(&context));
@@ -317,6 +342,7 @@ pub(in crate::runtime) struct Context {
     host_cores: Option<CpuSet>,
     /// Spawned tasks whose futures are not dropped.
     tasks: Cell<usize>,
+    sockets: OpenSockets,
     in_flight: Cell<usize>,
 }
 
@@ -336,7 +362,10 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        CONTEXT.with_borrow_mut(Option::take);
+        if let Some(context) = CONTEXT.with_borrow_mut(Option::take) {
+            // After an orderly end there are none left.
+            context.sockets.shut_down();
+        }
     }
 }
 

@@ -111,7 +111,10 @@ impl Starting<'_> {
             let id = ShardId::new(u16::try_from(index).expect("a shard count is a u16"));
             let own = (messages, receive_input);
             let boot = self.boot(id, mesh, own, scanned.clone(), ready.clone());
-            let thread = executor::start(self.executor(index), move || start::run(boot))?;
+            // Nobody waits for a shard that panicked.
+            let guard = boot.messages.closer();
+            let run = move || start::run(boot);
+            let thread = executor::start_guarded(self.executor(index), guard, run)?;
             self.threads.push((format!("catena-{index}"), thread));
         }
         drop((scanned, ready));
@@ -254,7 +257,8 @@ fn start_control(plan: &Plan<'_>) -> Result<Control> {
         shards: receive_shards,
         requests: receive_requests,
     };
-    let thread = executor::start(config, move || control::run(boot))?;
+    let guard = boot.requests.closer();
+    let thread = executor::start_guarded(config, guard, move || control::run(boot))?;
     match receive_plan.recv_blocking() {
         Some(plan) => Ok(Control {
             requests,

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use catena_core::metadata::{Command, Outcome};
+
 use super::*;
-use crate::runtime::testing;
+use crate::limits::SHARD_MESSAGES_MAX;
+use crate::runtime::{channel, testing};
 
 fn in_directory(dir: &tempfile::TempDir) -> NodeOptions {
     NodeOptions::embedded(Storage::Directory(dir.path().to_owned()))
@@ -102,6 +106,76 @@ fn a_shard_that_ends_by_itself_is_a_failure_that_can_be_asked_for() {
     assert_eq!(broker.status().problems(), [problem]);
     let stopped = broker.stop().expect_err("it was not whole");
     assert_eq!(stopped.to_string(), "catena-0 ended by itself");
+}
+
+/// Makes a shard panic and waits for the end of its thread.
+fn panic_in(broker: &Broker, shard: usize) {
+    let panics = ShardMessage::Test(Box::new(|| panic!("a test wants it")));
+    let told = broker.shards[shard].send_blocking(panics);
+    assert!(told.is_ok(), "the shard runs");
+    let thread = &broker.threads[shard].1;
+    testing::wait_until("it has ended", || thread.is_finished());
+}
+
+#[test]
+fn nobody_waits_for_a_shard_that_panicked_and_its_port_is_free_again() {
+    let dir = directory();
+    for options in options_of_both(&dir) {
+        let mut broker = Broker::start(&options).expect("a broker starts");
+        let addr = broker.addr().expect("it listens");
+        let mut client = TcpStream::connect(addr).expect("a connection");
+        let patience = Some(Duration::from_secs(30));
+        client.set_read_timeout(patience).expect("a timeout");
+        panic_in(&broker, 0);
+        // Reset if it was not accepted yet.
+        let read = client.read(&mut [0]);
+        let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        let has_ended = read.as_ref().map_or_else(is_reset, |bytes| *bytes == 0);
+        assert!(has_ended, "{read:?}");
+        let in_process = broker.in_process();
+        let refused = testing::run(move || async move { in_process.connect().await });
+        let refused = refused.expect_err("nobody is there");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        for _ in 0..=SHARD_MESSAGES_MAX {
+            let told = broker.shards[0].send_blocking(ShardMessage::Serve);
+            assert!(told.is_err(), "nothing waits for it");
+        }
+        let words = "catena-0 panicked: a test wants it";
+        let failure = broker.failure().expect("a shard is missing");
+        assert_eq!(failure.to_string(), words);
+        let stopped = broker.stop().expect_err("it was not whole");
+        assert_eq!(stopped.to_string(), words);
+        let again = NodeOptions {
+            listen: Some(addr),
+            ..options
+        };
+        let broker = Broker::start(&again).expect("the port is free");
+        assert_eq!(broker.addr(), Some(addr));
+        TcpStream::connect(addr).expect("a connection");
+        broker.stop().expect("a clean stop");
+    }
+}
+
+#[test]
+fn metadata_changes_although_a_shard_has_panicked() {
+    let dir = directory();
+    for options in options_of_both(&dir) {
+        let options = NodeOptions {
+            cores: vec![None; 2],
+            ..options
+        };
+        let broker = Broker::start(&options).expect("a broker starts");
+        panic_in(&broker, 1);
+        let (reply, answer) = channel::bounded(1);
+        let command = Command::AllocateProducers { count: 1 };
+        let proposed = ControlRequest::Propose { command, reply };
+        let sent = broker.control.send_blocking(proposed);
+        assert!(sent.is_ok(), "the control plane runs");
+        let answer = answer.recv_timeout(Duration::from_secs(30));
+        let answer = answer.expect("an answer").expect("it is carried out");
+        assert!(matches!(answer, Outcome::ProducersAllocated { .. }));
+        broker.stop().expect_err("it was not whole");
+    }
 }
 
 #[test]
