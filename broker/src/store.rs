@@ -60,14 +60,14 @@ pub enum StoreError {
         source: io::Error,
     },
     #[error(
-        "the data directory {} is in use by {}; stop that broker, or choose another --data-dir",
+        "the data directory {} is in use by {}; stop that broker, or choose another directory",
         dir.display(),
-        holder.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
+        describe_holder(*holder)
     )]
     Locked { dir: PathBuf, holder: Option<u32> },
     #[error(
         "{} is not a data directory (it has no {IDENTITY_FILE}) and not empty \
-         (it holds {found:?}); choose an empty or new directory with --data-dir",
+         (it holds {found:?}); choose an empty directory, or one that does not exist",
         dir.display()
     )]
     NotEmpty { dir: PathBuf, found: String },
@@ -123,6 +123,14 @@ impl Store {
             node: identity.node,
             _lock: lock,
         })
+    }
+}
+
+fn describe_holder(holder: Option<u32>) -> String {
+    match holder {
+        None => "another process".to_owned(),
+        Some(pid) if pid == std::process::id() => "another broker in this process".to_owned(),
+        Some(pid) => format!("process {pid}"),
     }
 }
 

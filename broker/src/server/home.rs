@@ -47,7 +47,10 @@ impl Home {
     }
 
     fn in_directory(dir: &Path) -> Result<Home> {
-        let store = Store::open(dir)?;
+        // The program may change its directory while the broker runs.
+        let dir = std::path::absolute(dir)
+            .with_context(|| format!("cannot tell where {} is", dir.display()))?;
+        let store = Store::open(&dir)?;
         let journals = store.dir.join("journals");
         // Flushed in any case: whoever made it may have been killed before its flush.
         std::fs::create_dir_all(&journals)

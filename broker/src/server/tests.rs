@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use catena_core::metadata::{Command, Outcome};
@@ -207,6 +208,17 @@ fn a_directory_is_free_again_once_its_broker_is_dropped() {
     for _ in 0..2 {
         drop(Broker::start(&in_directory(&dir)).expect("the directory is free"));
     }
+}
+
+#[test]
+fn a_relative_directory_counts_from_where_the_start_was() {
+    let dir = directory();
+    let here = std::env::current_dir().expect("it exists");
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let down = dir.path().strip_prefix("/").expect("an absolute path");
+    let home = Home::open(&Storage::Directory(up.join(down))).expect("the directory is free");
+    assert!(home.journals.is_absolute(), "{:?}", home.journals);
+    assert!(dir.path().join("journals").is_dir());
 }
 
 #[test]
