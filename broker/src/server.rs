@@ -49,7 +49,8 @@ pub struct Broker {
     failure: Option<Error>,
     /// Absent until everything else has started.
     watchdog: Option<Watchdog>,
-    /// Given up last: until then nobody else may have it.
+    /// Given up last: until then nobody else may have it, and until helper threads that outlive
+    /// their executor have done what they do.
     _home: Home,
 }
 

@@ -11,13 +11,14 @@ mod thread_times;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -116,6 +117,8 @@ pub struct ExecutorConfig {
     pub free_buffer_bytes_max: usize,
     /// Beat counter that a watchdog thread can read.
     pub progress: Arc<Progress>,
+    /// A lock of the files that its helper threads change, which they keep while they have work.
+    pub files_lock: Weak<File>,
 }
 
 impl ExecutorConfig {
@@ -140,6 +143,7 @@ impl ExecutorConfig {
             io_memory_bytes: 64 << 10,
             free_buffer_bytes_max: buffer::FREE_BYTES_MAX,
             progress: Arc::default(),
+            files_lock: Weak::new(),
         }
     }
 }
@@ -264,6 +268,7 @@ where
     let context = Rc::new(Context {
         queues: OnceCell::new(),
         host_cores,
+        files_lock: Weak::clone(&config.files_lock),
         tasks: Cell::new(0),
         sockets: OpenSockets::default(),
         in_flight: Cell::new(0),
@@ -340,6 +345,7 @@ pub(in crate::runtime) struct Context {
     /// Cores the thread could use before it was pinned: helper threads get them back, or they
     /// would compete with the shard for its own core.
     host_cores: Option<CpuSet>,
+    files_lock: Weak<File>,
     /// Spawned tasks whose futures are not dropped.
     tasks: Cell<usize>,
     sockets: OpenSockets,
@@ -378,6 +384,12 @@ fn current() -> Rc<Context> {
 /// The cores the current thread could use before it was pinned, if known.
 pub(in crate::runtime) fn host_cores() -> Option<CpuSet> {
     CONTEXT.with_borrow(|context| context.as_ref().and_then(|context| context.host_cores))
+}
+
+/// The lock of the files that helper threads of the current executor change, if there is one.
+pub(in crate::runtime) fn files_lock() -> Weak<File> {
+    let lock = CONTEXT.with_borrow(|context| Some(Weak::clone(&context.as_ref()?.files_lock)));
+    lock.unwrap_or_default()
 }
 
 /// Marks one disk I/O as in flight, so that the heartbeat keeps its busy pace.

@@ -148,6 +148,7 @@ impl Starting<'_> {
             backend: home.backend.clone(),
             free_buffer_bytes_max: options.free_buffer_bytes,
             progress: Arc::clone(self.plan.status.shards()[index].progress()),
+            files_lock: home.lock(),
             ..ExecutorConfig::shard(format!("catena-{index}"), options.cores[index])
         }
     }
@@ -247,6 +248,7 @@ fn start_control(plan: &Plan<'_>) -> Result<Control> {
         backend: plan.home.backend.clone(),
         free_buffer_bytes_max: plan.options.free_buffer_bytes,
         progress: Arc::clone(of_control.progress()),
+        files_lock: plan.home.lock(),
         ..ExecutorConfig::system("catena-control")
     };
     let boot = ControlBoot {

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use catena_core::metadata::{Command, Outcome};
@@ -219,6 +221,27 @@ fn a_relative_directory_counts_from_where_the_start_was() {
     let home = Home::open(&Storage::Directory(up.join(down))).expect("the directory is free");
     assert!(home.journals.is_absolute(), "{:?}", home.journals);
     assert!(dir.path().join("journals").is_dir());
+}
+
+#[test]
+fn a_directory_is_free_once_it_is_closed_although_a_helper_thread_had_work() {
+    let dir = directory();
+    let storage = Storage::Directory(dir.path().to_owned());
+    // Often: the job is to be done a moment after the directory is given up.
+    for _ in 0..50 {
+        let home = Home::open(&storage).expect("the directory is free");
+        let job = home.lock().upgrade().expect("it is locked");
+        let together = Arc::new(Barrier::new(2));
+        let begins = Arc::clone(&together);
+        let helper = thread::spawn(move || {
+            begins.wait();
+            drop(job);
+        });
+        together.wait();
+        drop(home);
+        drop(Home::open(&storage).expect("the job is done"));
+        helper.join().expect("no panic");
+    }
 }
 
 #[test]
