@@ -110,10 +110,11 @@ async fn serve(
     tell(ready, shard.id).await?;
     // Until every shard has come so far a crash goes back to what was there before, so nothing new
     // may be taken in.
-    match opening.messages.recv().await {
-        Some(ShardMessage::Serve) => {}
-        _ => return Ok(()),
-    }
+    let first = match opening.messages.recv().await {
+        None | Some(ShardMessage::Stop) => return Ok(()),
+        // A shard that was told to serve a moment earlier may already have something to say.
+        Some(first) => first,
+    };
     let bind = |at| Listener::bind(at).with_context(|| format!("cannot listen on {at}"));
     let listener = listen.map(bind).transpose()?;
     let maintenance = executor::spawn(
@@ -126,7 +127,7 @@ async fn serve(
     }
     let told = tell(ready, shard.id).await;
     if told.is_ok() {
-        serve_messages(shard, &opening.messages).await;
+        serve_messages(shard, first, &opening.messages).await;
     }
     info!(shard = shard.id.get(), "stopping");
     shard.begin_stop();
@@ -443,19 +444,21 @@ async fn settle(shard: &Rc<Shard>, taken: &mut Taken) -> Result<()> {
     Ok(())
 }
 
-async fn serve_messages(shard: &Rc<Shard>, messages: &Receiver<ShardMessage>) {
-    while let Some(message) = messages.recv().await {
+async fn serve_messages(shard: &Rc<Shard>, first: ShardMessage, messages: &Receiver<ShardMessage>) {
+    let mut next = Some(first);
+    while let Some(message) = next {
         match message {
             ShardMessage::Adopt {
                 socket,
                 hello,
                 correlation,
             } => {
-                let Some(conn) = adopt(socket) else { continue };
-                let shard_in_task = Rc::clone(shard);
-                shard.tasks.spawn(Queue::Network, async move {
-                    listener::welcome(&shard_in_task, conn, hello, correlation).await;
-                });
+                if let Some(conn) = adopt(socket) {
+                    let shard_in_task = Rc::clone(shard);
+                    shard.tasks.spawn(Queue::Network, async move {
+                        listener::welcome(&shard_in_task, conn, hello, correlation).await;
+                    });
+                }
             }
             ShardMessage::Accept { socket } => {
                 if let Some(conn) = adopt(socket) {
@@ -474,6 +477,7 @@ async fn serve_messages(shard: &Rc<Shard>, messages: &Receiver<ShardMessage>) {
             #[cfg(test)]
             ShardMessage::Test(act) => act(),
         }
+        next = messages.recv().await;
     }
 }
 
