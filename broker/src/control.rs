@@ -85,10 +85,9 @@ async fn start(control: &mut ControlPlane, boot: ControlBoot) -> Result<()> {
         .await
         .ok()
         .context("the start was given up")?;
-    match boot.shards.recv().await {
-        Some(shards) => control.serve(boot.requests, shards).await,
-        // The start of a shard failed.
-        None => {}
+    // None come if the start of a shard failed.
+    if let Some(shards) = boot.shards.recv().await {
+        control.serve(boot.requests, shards).await;
     }
     Ok(())
 }
