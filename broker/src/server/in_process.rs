@@ -19,8 +19,8 @@ impl InProcess {
     /// is `Hello`.
     ///
     /// # Errors
-    /// `ConnectionRefused` once the broker stops or has failed; else what the operating system says when
-    /// it has no descriptors left.
+    /// `ConnectionRefused` once the broker stops or has failed; else what the operating system says
+    /// when it has no descriptors left.
     ///
     /// # Cancel safety
     /// Dropping the call closes the connection.
