@@ -62,7 +62,8 @@ impl AdminServer {
             .enable_all()
             .build()?;
         let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new().name("admin".into()).spawn(move || {
+        let name = "catena-admin".to_owned();
+        let thread = thread::Builder::new().name(name).spawn(move || {
             if let Err(failure) = runtime.block_on(serve(listener, router(status), stopped)) {
                 error!(%failure, "the admin server stopped");
             }

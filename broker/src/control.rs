@@ -65,9 +65,17 @@ pub async fn run(boot: ControlBoot) -> Result<()> {
     file::prepare_device(&boot.journals)
         .await
         .context("the data directory cannot be used")?;
-    let mut control =
-        ControlPlane::open(&boot.journals, boot.node.store_uuid, boot.metrics).await?;
-    open_node(&mut control, &boot.node).await?;
+    let metrics = Arc::clone(&boot.metrics);
+    let mut control = ControlPlane::open(&boot.journals, boot.node.store_uuid, metrics).await?;
+    let served = start(&mut control, boot).await;
+    let closed = control.journal.close().await;
+    served?;
+    Ok(closed?)
+}
+
+/// Gives the shards what they start from, and serves once they do.
+async fn start(control: &mut ControlPlane, boot: ControlBoot) -> Result<()> {
+    open_node(control, &boot.node).await?;
     control.snapshot().await;
     let read = control
         .plan(&boot.journals)
@@ -78,10 +86,11 @@ pub async fn run(boot: ControlBoot) -> Result<()> {
         .await
         .ok()
         .context("the start was given up")?;
-    match boot.shards.recv().await {
-        Some(shards) => control.serve(boot.requests, shards).await,
-        None => Ok(()),
+    // None come if the start of a shard failed.
+    if let Some(shards) = boot.shards.recv().await {
+        control.serve(boot.requests, shards).await;
     }
+    Ok(())
 }
 
 async fn open_node(control: &mut ControlPlane, node: &NodeIdentity) -> Result<()> {
@@ -209,11 +218,11 @@ impl ControlPlane {
     }
 
     /// Serves commands until told to stop.
-    pub async fn serve(
-        mut self,
+    async fn serve(
+        &mut self,
         requests: Receiver<ControlRequest>,
         shards: Vec<Sender<ShardMessage>>,
-    ) -> Result<()> {
+    ) {
         while let Some(ControlRequest::Propose { command, reply }) = self.next(&requests).await {
             let outcome = self.commit(&command).await;
             if outcome.is_ok() {
@@ -228,8 +237,6 @@ impl ControlPlane {
         if self.commands_since_snapshot > 0 {
             self.snapshot().await;
         }
-        self.journal.close().await?;
-        Ok(())
     }
 
     /// The next request; notes in the flush ledger how far the journal is flushed when none comes.
@@ -327,7 +334,7 @@ async fn tell(shards: &[Sender<ShardMessage>], command: &Command) {
     while told > 0 {
         match clock::timeout(TELL_CHECK, done.recv()).await {
             Ok(Some(())) => told -= 1,
-            // A shard that ended keeps what was queued for it.
+            // What was sent to a shard in the instant of its end may be kept.
             Err(_) if !shards.iter().any(Sender::is_closed) => {}
             Ok(None) | Err(_) => {
                 info!("a shard ended while metadata changed");

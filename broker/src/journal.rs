@@ -59,6 +59,16 @@ pub struct JournalConfig {
     pub prepared_target: usize,
 }
 
+impl JournalConfig {
+    fn error(&self, context: &'static str, error: &std::io::Error) -> JournalError {
+        JournalError::Io {
+            journal: self.id,
+            context,
+            reason: error.to_string(),
+        }
+    }
+}
+
 /// Where recovery found the end of a journal.
 #[derive(Debug, Clone, Default)]
 pub struct JournalTail {
@@ -155,17 +165,27 @@ impl Journal {
         agent: Rc<FileAgent>,
         metrics: Arc<ShardMetrics>,
     ) -> Result<Rc<Journal>, JournalError> {
+        let opened = SegmentSet::open(&config, &tail, agent, Arc::clone(&metrics)).await;
+        let segments = opened.map_err(|error| config.error("open", &error))?;
+        let journal = Self::open_in(Rc::clone(&segments), config, &tail, metrics).await;
+        if journal.is_err() {
+            // Its task would keep it, and with it the helper threads, for good.
+            segments.stop().await;
+        }
+        journal
+    }
+
+    async fn open_in(
+        segments: Rc<SegmentSet>,
+        config: JournalConfig,
+        tail: &JournalTail,
+        metrics: Arc<ShardMetrics>,
+    ) -> Result<Rc<Journal>, JournalError> {
         let id = config.id;
         let io = |context: &'static str| {
-            move |error: std::io::Error| JournalError::Io {
-                journal: id,
-                context,
-                reason: error.to_string(),
-            }
+            let config = &config;
+            move |error: std::io::Error| config.error(context, &error)
         };
-        let segments = SegmentSet::open(&config, &tail, agent, Arc::clone(&metrics))
-            .await
-            .map_err(io("open"))?;
         if let Some(previous) = tail.previous {
             let path = segments.path(previous.segment);
             let old = LogFile::open(&path, true)
@@ -320,13 +340,15 @@ impl Journal {
         self.flushed.get() != self.ledger_covers.get()
     }
 
-    /// Closes the files; used at a graceful stop, after the last group.
+    /// Notes how far it is flushed, unless it has failed, and ends the background work in any case;
+    /// after the last group. Who opened a journal closes it, or its helper threads stay.
     pub async fn close(&self) -> Result<(), JournalError> {
-        if self.failure().is_none() {
-            self.note_idle().await?;
-        }
+        let noted = match self.failure() {
+            None => self.note_idle().await,
+            Some(_) => Ok(()),
+        };
         self.segments.stop().await;
-        Ok(())
+        noted
     }
 
     /// The flush that the planted bug leaves out of the commit.
@@ -575,3 +597,6 @@ pub fn padded(used: usize) -> usize {
 fn location_bytes(location: &BlockLocation) -> usize {
     usize::try_from(location.bytes).expect("u32 fits usize")
 }
+
+#[cfg(test)]
+mod tests;

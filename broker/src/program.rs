@@ -11,7 +11,6 @@ use anyhow::{Context, Error, Result, ensure};
 use catena_broker::admin::AdminServer;
 use catena_broker::config::{AdminAddress, Args, Config, CoreChoice, Host};
 use catena_broker::server::{Broker, NodeOptions, Refusal, refusal_of};
-use catena_broker::watchdog::Watchdog;
 use catena_broker::{logging, signals, startup};
 use clap::Parser;
 use tracing::{error, info};
@@ -72,13 +71,9 @@ fn run(config: &Config) -> Result<()> {
     startup::check_host(config.cores.len())?;
     let mut broker = Broker::start(&NodeOptions::from(config))?;
     startup::describe_disk(&config.data_dir);
-    let watchdog = Watchdog::start(Arc::clone(broker.status()))?;
     let served = serve(config, &mut broker);
     signals::limit_stop(Exit::StoppedAtOnce as i32);
-    let stopped = broker.stop();
-    // Kept until here: a shard that hangs in the stop shows in the log.
-    drop(watchdog);
-    stopped.and(served)?;
+    broker.stop().and(served)?;
     info!("stopped");
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! A whole broker: the control plane and the shards, started and stopped together.
 //!
 //! [`Broker::start`] blocks until every shard accepts connections. The threads it starts are the
-//! control executor and one executor per shard; they talk through the channels of
-//! [`crate::shard::message`].
+//! control executor and one executor per shard, which talk through the channels of
+//! [`crate::shard::message`], and the watchdog that looks after them.
 //!
 //! Invariant: a broker ends with its value. Nothing here touches what belongs to the process:
 //! signals, limits, loggers, its end.
@@ -16,7 +16,7 @@ mod starting;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use tracing::warn;
 
 pub use in_process::InProcess;
@@ -26,11 +26,13 @@ pub use refusal::{Refusal, refusal_of};
 use self::home::Home;
 use self::starting::{Plan, Thread, join};
 use crate::config::HostPort;
+use crate::limits::SHARDS_MAX;
 use crate::port::PortReservation;
 use crate::runtime::channel::Sender;
 use crate::shard::NodeIdentity;
 use crate::shard::message::{ControlRequest, ShardMessage};
 use crate::status::{NodeStatus, Phase, ShardStatus};
+use crate::watchdog::Watchdog;
 
 /// What clients see in place of a host name when a broker listens nowhere.
 const IN_PROCESS_HOST: &str = "in-process";
@@ -45,7 +47,10 @@ pub struct Broker {
     control_thread: Option<Thread>,
     /// What the first thread that ended by itself had to say.
     failure: Option<Error>,
-    /// Given up last: until then nobody else may have it.
+    /// Absent until everything else has started.
+    watchdog: Option<Watchdog>,
+    /// Given up last: until then nobody else may have it, and until helper threads that outlive
+    /// their executor have done what they do.
     _home: Home,
 }
 
@@ -62,12 +67,17 @@ impl Broker {
     }
 
     fn start_unexplained(options: &NodeOptions) -> Result<Broker> {
+        let shards = options.cores.len();
+        ensure!(
+            (1..=SHARDS_MAX).contains(&shards),
+            "a broker has 1 to {SHARDS_MAX} shards, and {shards} were asked for"
+        );
+        let shards = u16::try_from(shards).expect("at most SHARDS_MAX");
         let home = Home::open(&options.storage)?;
         let reserve =
             |at| PortReservation::bind(at).with_context(|| format!("cannot listen on {at}"));
         let reservation = options.listen.map(reserve).transpose()?;
         let addr = reservation.as_ref().map(PortReservation::addr);
-        let shards = u16::try_from(options.cores.len()).context("too many cores")?;
         let names = (0..shards)
             .map(|shard| shard.to_string())
             .chain(["control".to_owned()]);
@@ -88,17 +98,22 @@ impl Broker {
             node,
             status: Arc::clone(&status),
         })?;
-        status.set_phase(Phase::Ready);
-        Ok(Broker {
+        let mut broker = Broker {
             addr,
-            status,
+            status: Arc::clone(&status),
             control: started.control,
             shards: started.shards,
             threads: started.threads,
             control_thread: Some(started.control_thread),
             failure: None,
+            watchdog: None,
             _home: home,
-        })
+        };
+        // Only now: reading back is one long turn here and there, and no stall.
+        let watchdog = Watchdog::start(Arc::clone(&status));
+        broker.watchdog = Some(watchdog.context("cannot start the watchdog")?);
+        status.set_phase(Phase::Ready);
+        Ok(broker)
     }
 
     /// Where it listens, if it does; the real port if the one asked for was 0.
@@ -170,6 +185,7 @@ impl Broker {
         {
             first_error.get_or_insert(error);
         }
+        self.watchdog.take();
         first_error.map_or(Ok(()), Err)
     }
 }

@@ -100,7 +100,12 @@ impl NodeStatus {
                     shard.name
                 ));
             }
-            if let Some(stalled_ms) = shard.stalled_ms() {
+            if shard.has_ended() {
+                problems.push(format!(
+                    "shard {}: its thread has ended; it serves nobody until restart",
+                    shard.name
+                ));
+            } else if let Some(stalled_ms) = shard.stalled_ms() {
                 problems.push(format!(
                     "shard {}: no progress for {stalled_ms} ms",
                     shard.name
@@ -151,15 +156,25 @@ impl ShardStatus {
         &self.progress
     }
 
-    /// Says that the shard stops on purpose: its missing beats are no stall from now on.
+    /// Says that the shard stops on purpose: its missing beats are no stall from now on, and its
+    /// end is no problem.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// Beats so far; `None` before the first one and after [`Self::retire`].
+    /// Whether its executor has ended although nobody stopped it.
+    pub fn has_ended(&self) -> bool {
+        self.progress.has_ended() && !self.is_retired()
+    }
+
+    /// Beats so far; `None` before the first one and after [`Self::retire`] or the end.
     pub(crate) fn beats(&self) -> Option<u64> {
-        let retired = self.retired.load(Ordering::Relaxed);
-        Some(self.progress.beats()).filter(|beats| *beats != 0 && !retired)
+        let is_watched = !self.is_retired() && !self.progress.has_ended();
+        Some(self.progress.beats()).filter(|beats| *beats != 0 && is_watched)
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// How long the watchdog has seen no beat, if it calls that a stall.

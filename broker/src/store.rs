@@ -1,7 +1,8 @@
 //! A data directory: its lock, its identity, its format version, its space.
 //!
-//! Invariant: while a [`Store`] exists, no other process (and no second broker in this one) has
-//! the same directory open. Runs on the starting thread, before any shard exists.
+//! Invariant: while a [`Store`] exists, or anybody has its lock, no other process (and no second
+//! broker in this one) has the same directory open. Runs on the starting thread, before any shard
+//! exists.
 //!
 //! ```text
 //! DATA/LOCK          locked (flock) for the life of the process; holds its pid as text
@@ -15,6 +16,7 @@ mod space;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use catena_protocol::ids::NodeId;
 use rustix::fs::FlockOperation;
@@ -46,7 +48,7 @@ pub struct Store {
     /// This node's id in the cluster.
     pub node: NodeId,
     /// Holds the lock: closing the descriptor gives it up.
-    _lock: File,
+    lock: Arc<File>,
 }
 
 /// Why a data directory cannot be used. The text is for the operator.
@@ -60,14 +62,14 @@ pub enum StoreError {
         source: io::Error,
     },
     #[error(
-        "the data directory {} is in use by {}; stop that broker, or choose another --data-dir",
+        "the data directory {} is in use by {}; stop that broker, or choose another directory",
         dir.display(),
-        holder.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
+        describe_holder(*holder)
     )]
     Locked { dir: PathBuf, holder: Option<u32> },
     #[error(
         "{} is not a data directory (it has no {IDENTITY_FILE}) and not empty \
-         (it holds {found:?}); choose an empty or new directory with --data-dir",
+         (it holds {found:?}); choose an empty directory, or one that does not exist",
         dir.display()
     )]
     NotEmpty { dir: PathBuf, found: String },
@@ -121,8 +123,26 @@ impl Store {
             uuid: identity.store_uuid,
             cluster_id: identity.cluster_id,
             node: identity.node,
-            _lock: lock,
+            lock: Arc::new(lock),
         })
+    }
+
+    /// The lock, for whoever may change the directory a moment longer than the store is open.
+    pub(crate) fn lock(&self) -> Weak<File> {
+        Arc::downgrade(&self.lock)
+    }
+
+    /// Whether anybody has the lock besides.
+    pub(crate) fn is_lock_shared(&self) -> bool {
+        Arc::strong_count(&self.lock) > 1
+    }
+}
+
+fn describe_holder(holder: Option<u32>) -> String {
+    match holder {
+        None => "another process".to_owned(),
+        Some(pid) if pid == std::process::id() => "another broker in this process".to_owned(),
+        Some(pid) => format!("process {pid}"),
     }
 }
 

@@ -29,7 +29,7 @@ impl Watchdog {
     pub fn start(status: Arc<NodeStatus>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::Builder::new()
-            .name("watchdog".into())
+            .name("catena-watchdog".into())
             .spawn(move || run(&status, &stopped))?;
         Ok(Self {
             stop: Some(stop),

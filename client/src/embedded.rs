@@ -26,7 +26,7 @@
 //!
 //! The process stays its owner's: an embedded broker pins no threads, handles no signals, sets no
 //! logger and no limit of the process, and ends neither it nor itself; what fails can be asked for
-//! with [`EmbeddedBroker::failure`]. It runs on threads of its own, two for the smallest. Any
+//! with [`EmbeddedBroker::failure`]. It runs on threads of its own, three for the smallest. Any
 //! number of them can run side by side.
 
 mod builder;
@@ -46,6 +46,7 @@ pub use builder::EmbeddedBrokerBuilder;
 pub use error::EmbeddedError;
 
 use crate::client::{Client, ClientBuilder};
+use crate::connection::stream::connect_in_process;
 use crate::error::BuildError;
 use crate::locking::lock;
 
@@ -58,7 +59,8 @@ pub enum Storage {
     #[default]
     Memory,
     /// In this directory, made and formatted if it does not exist, on a local disk with direct
-    /// I/O. The same format as a server's; one broker at a time. Needs `io_uring`.
+    /// I/O. The same format as a server's; one broker at a time. A relative path counts from the
+    /// process's current directory at the start. Needs `io_uring`.
     Dir(PathBuf),
 }
 
@@ -117,15 +119,13 @@ impl EmbeddedBroker {
     /// first request on it is a hello.
     ///
     /// # Errors
-    /// `ConnectionRefused` when the broker has failed; what the operating system says when the
+    /// `ConnectionRefused` when its first shard has ended; what the operating system says when the
     /// process has no descriptors left.
     ///
     /// # Cancel safety
     /// Dropping the call closes the connection.
     pub async fn raw_connection(&self) -> io::Result<UnixStream> {
-        let stream = self.in_process.connect().await?;
-        stream.set_nonblocking(true)?;
-        UnixStream::from_std(stream)
+        connect_in_process(&self.in_process).await
     }
 
     /// Where it listens, with the real port; `None` with [`Listen::None`].
@@ -138,8 +138,13 @@ impl EmbeddedBroker {
         self.admin.as_ref().map(AdminServer::addr)
     }
 
-    /// What is wrong with it, if anything is: one of its threads has ended, or a journal has
-    /// failed and takes no writes. It does not recover by itself; shut it down and start it anew.
+    /// What is wrong with it, if anything is: one of its threads has ended, a journal has failed
+    /// and takes no writes, or a shard makes no progress. Nobody is told by itself: ask now and
+    /// then, or have a supervisor ask `/healthz` at [`admin_addr`](Self::admin_addr).
+    ///
+    /// A shard without progress may come back; of the rest it does not recover by itself. Shut it
+    /// down and start it anew. What a thread that panicked held is not all given back until the
+    /// process ends: with [`Storage::Dir`] a ring, and up to two idle helper threads.
     pub fn failure(&self) -> Option<EmbeddedError> {
         let mut broker = lock(&self.broker);
         if let Some(failure) = broker.failure() {

@@ -5,18 +5,20 @@
 //! [`RuntimeError::Panicked`], never swallowed.
 
 mod heartbeat;
+mod sockets;
 mod task;
 mod thread_times;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,11 +27,13 @@ use rustix::thread::CpuSet;
 
 pub use heartbeat::Progress;
 pub(in crate::runtime) use heartbeat::beat_slowly;
+pub(in crate::runtime) use sockets::OpenSocket;
 pub use task::{Queue, Task, TaskTracker, spawn, yield_if_needed, yield_now};
 
 use super::buffer;
 use super::portable::{self, MemoryDisk};
 use super::probe::{self, ProbeError};
+use sockets::OpenSockets;
 
 /// After so long a loop that yields "if needed" does. The backend looks at the timer of the queues
 /// that have tasks as the turn begins: while only queues without a latency do, its own default
@@ -113,6 +117,8 @@ pub struct ExecutorConfig {
     pub free_buffer_bytes_max: usize,
     /// Beat counter that a watchdog thread can read.
     pub progress: Arc<Progress>,
+    /// A lock of the files that its helper threads change, which they keep while they have work.
+    pub files_lock: Weak<File>,
 }
 
 impl ExecutorConfig {
@@ -137,6 +143,7 @@ impl ExecutorConfig {
             io_memory_bytes: 64 << 10,
             free_buffer_bytes_max: buffer::FREE_BYTES_MAX,
             progress: Arc::default(),
+            files_lock: Weak::new(),
         }
     }
 }
@@ -145,6 +152,9 @@ impl ExecutorConfig {
 ///
 /// Returns once the executor is up (its rings exist and its queues are made), so failures to start
 /// are reported here. `main` is called on the new thread and its future need not be `Send`.
+///
+/// After a panic in any task its sockets are shut down, and what its tasks held is leaked: rings,
+/// descriptors, helper threads. What must not be goes into the guard of [`start_guarded`].
 ///
 /// # Errors
 /// A [`RuntimeError`] that says what the host refused. The join handle yields
@@ -166,9 +176,28 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = T> + 'static,
 {
+    start_guarded(config, (), main)
+}
+
+/// As [`start`]; `guard` is dropped on the executor's thread once that has ended, in whatever way.
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_guarded<T, F, Fut>(
+    config: ExecutorConfig,
+    guard: impl Send + 'static,
+    main: F,
+) -> Result<JoinHandle<Result<T, RuntimeError>>, RuntimeError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+{
     if matches!(config.backend, Backend::Glommio) {
-        // It checks for io_uring in a lazy static that panics; ask first, in plain words.
+        // It checks for io_uring in a lazy static that panics, and for lockable memory in words of
+        // its own; ask first, in plain words.
         probe::io_uring()?;
+        probe::memlock()?;
     }
     let (ready_tx, ready_rx) = sync_channel(1);
     let name = config.name.clone();
@@ -176,7 +205,10 @@ where
         .name(name.clone())
         .spawn(move || {
             buffer::set_pool_bytes_max(config.free_buffer_bytes_max);
-            catch_unwind(AssertUnwindSafe(|| run(&config, main, &ready_tx)))
+            let ended = catch_unwind(AssertUnwindSafe(|| run(&config, main, &ready_tx)));
+            config.progress.end();
+            drop(guard);
+            ended
                 .unwrap_or_else(|panic| Err(Ended::Panicked(panic)))
                 .map_err(|ended| match ended {
                     Ended::Failed(error) => error,
@@ -236,7 +268,9 @@ where
     let context = Rc::new(Context {
         queues: OnceCell::new(),
         host_cores,
+        files_lock: Weak::clone(&config.files_lock),
         tasks: Cell::new(0),
+        sockets: OpenSockets::default(),
         in_flight: Cell::new(0),
     });
     let installed = Installed::new(Rc::clone(&context));
@@ -311,8 +345,10 @@ pub(in crate::runtime) struct Context {
     /// Cores the thread could use before it was pinned: helper threads get them back, or they
     /// would compete with the shard for its own core.
     host_cores: Option<CpuSet>,
+    files_lock: Weak<File>,
     /// Spawned tasks whose futures are not dropped.
     tasks: Cell<usize>,
+    sockets: OpenSockets,
     in_flight: Cell<usize>,
 }
 
@@ -332,7 +368,10 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        CONTEXT.with_borrow_mut(Option::take);
+        if let Some(context) = CONTEXT.with_borrow_mut(Option::take) {
+            // After an orderly end there are none left.
+            context.sockets.shut_down();
+        }
     }
 }
 
@@ -345,6 +384,12 @@ fn current() -> Rc<Context> {
 /// The cores the current thread could use before it was pinned, if known.
 pub(in crate::runtime) fn host_cores() -> Option<CpuSet> {
     CONTEXT.with_borrow(|context| context.as_ref().and_then(|context| context.host_cores))
+}
+
+/// The lock of the files that helper threads of the current executor change, if there is one.
+pub(in crate::runtime) fn files_lock() -> Weak<File> {
+    let lock = CONTEXT.with_borrow(|context| Some(Weak::clone(&context.as_ref()?.files_lock)));
+    lock.unwrap_or_default()
 }
 
 /// Marks one disk I/O as in flight, so that the heartbeat keeps its busy pace.

@@ -16,14 +16,11 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use glommio::net::TcpListener;
-
 use super::executor::yield_if_needed;
-use super::file::io_error;
 use super::portable::{self, PortableConn, PortableListener};
 #[cfg(feature = "simulation")]
 use super::simulated::{self, SimulatedConn, SimulatedListener};
-use tcp::TcpConn;
+use tcp::{TcpConn, TcpListening};
 
 /// Most slices one [`Conn::try_send`] passes on (the kernel's `UIO_MAXIOV`); more are left for the
 /// next call.
@@ -36,7 +33,7 @@ pub const SEND_SLICES_MAX: usize = 1024;
 pub struct Listener(Listening);
 
 enum Listening {
-    Tcp(TcpListener),
+    Tcp(TcpListening),
     Portable(PortableListener),
     #[cfg(feature = "simulation")]
     Simulated(SimulatedListener),
@@ -55,8 +52,7 @@ impl Listener {
         if portable::is_here() {
             return PortableListener::bind(address).map(|bound| Self(Listening::Portable(bound)));
         }
-        let listener = TcpListener::bind(address).map_err(io_error)?;
-        Ok(Self(Listening::Tcp(listener)))
+        TcpListening::bind(address).map(|bound| Self(Listening::Tcp(bound)))
     }
 
     /// The address it listens on, with the real port.
@@ -65,7 +61,7 @@ impl Listener {
     /// What the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Listening::Tcp(listener) => listener.local_addr().map_err(io_error),
+            Listening::Tcp(listener) => listener.local_addr(),
             Listening::Portable(listener) => listener.local_addr(),
             #[cfg(feature = "simulation")]
             Listening::Simulated(listener) => Ok(listener.address()),
@@ -83,11 +79,8 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Conn> {
         match &self.0 {
             Listening::Tcp(listener) => {
-                let accepted = skip_aborted(async || listener.accept().await.map_err(io_error));
-                let stream = accepted.await?;
-                // Fails only if the peer is already gone, which the first receive reports.
-                let _ = stream.set_nodelay(true);
-                Ok(Conn::new(Stream::Tcp(TcpConn::new(stream))))
+                let conn = skip_aborted(async || listener.accept().await).await?;
+                Ok(Conn::new(Stream::Tcp(conn)))
             }
             Listening::Portable(listener) => {
                 let conn = skip_aborted(async || listener.accept().await).await?;

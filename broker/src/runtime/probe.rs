@@ -154,8 +154,7 @@ pub fn memlock_bytes() -> u64 {
     getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
 }
 
-/// Checks that `executors` executors with `io_memory_bytes` each can start. Registered memory is
-/// pinned three times, once per ring.
+/// Checks that executors can start.
 ///
 /// # Errors
 /// [`ProbeError::Memlock`] if they cannot. Between the minimum and what registration takes they

@@ -1,19 +1,26 @@
 //! What a node stands on: an identity, a place for its journals, and the backend that reaches it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use catena_protocol::ids::NodeId;
 use uuid::Uuid;
 
 use super::Storage;
+use crate::limits::DRAIN_TIMEOUT;
 use crate::runtime::executor::Backend;
 use crate::runtime::portable::MemoryDisk;
 use crate::store::Store;
 
 /// Where the journals are on a disk in memory.
 const MEMORY_JOURNALS: &str = "/journals";
+
+/// How often is looked whether helper threads have done what they had to.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// An open storage. Dropping it lets others open it.
 #[derive(Debug)]
@@ -23,7 +30,7 @@ pub(super) struct Home {
     pub(super) node: NodeId,
     pub(super) journals: PathBuf,
     pub(super) backend: Backend,
-    _store: Option<Store>,
+    store: Option<Store>,
 }
 
 impl Home {
@@ -42,12 +49,15 @@ impl Home {
             node: NodeId::new(1),
             journals: PathBuf::from(MEMORY_JOURNALS),
             backend: Backend::Portable(Arc::new(MemoryDisk::default())),
-            _store: None,
+            store: None,
         }
     }
 
     fn in_directory(dir: &Path) -> Result<Home> {
-        let store = Store::open(dir)?;
+        // The program may change its directory while the broker runs.
+        let dir = std::path::absolute(dir)
+            .with_context(|| format!("cannot tell where {} is", dir.display()))?;
+        let store = Store::open(&dir)?;
         let journals = store.dir.join("journals");
         // Flushed in any case: whoever made it may have been killed before its flush.
         std::fs::create_dir_all(&journals)
@@ -59,7 +69,24 @@ impl Home {
             node: store.node,
             journals,
             backend: Backend::Glommio,
-            _store: Some(store),
+            store: Some(store),
         })
+    }
+
+    /// The lock on the directory, if there is one.
+    pub(super) fn lock(&self) -> Weak<File> {
+        self.store.as_ref().map(Store::lock).unwrap_or_default()
+    }
+}
+
+impl Drop for Home {
+    /// Waits for helper threads that outlive their executors, or the next to open the directory
+    /// would find it locked. A disk that hangs is not waited for.
+    fn drop(&mut self) {
+        let Some(store) = &self.store else { return };
+        let began = Instant::now();
+        while store.is_lock_shared() && began.elapsed() < DRAIN_TIMEOUT {
+            thread::sleep(LOOK_INTERVAL);
+        }
     }
 }

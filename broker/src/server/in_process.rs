@@ -19,8 +19,8 @@ impl InProcess {
     /// is `Hello`.
     ///
     /// # Errors
-    /// `ConnectionRefused` once the broker has stopped; else what the operating system says when
-    /// it has no descriptors left.
+    /// `ConnectionRefused` once the broker stops or has failed; else what the operating system says
+    /// when it has no descriptors left.
     ///
     /// # Cancel safety
     /// Dropping the call closes the connection.
@@ -28,10 +28,11 @@ impl InProcess {
         let (ours, theirs) = UnixStream::pair()?;
         let socket = OwnedFd::from(theirs).into();
         let sent = self.shard.send(ShardMessage::Accept { socket }).await;
-        match sent {
-            Ok(()) => Ok(ours),
-            Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
+        // It may have been sent just as the shard stopped to look.
+        if sent.is_err() || self.shard.is_closed() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
         }
+        Ok(ours)
     }
 }
 

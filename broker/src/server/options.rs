@@ -19,7 +19,7 @@ pub enum Storage {
     /// In memory, for as long as the node runs. Uses no `io_uring` (the portable runtime).
     Memory,
     /// In this directory, on a local disk with direct I/O. Made and formatted if it does not exist.
-    /// Needs `io_uring`.
+    /// A relative path counts from the process's current directory at the start. Needs `io_uring`.
     Directory(PathBuf),
 }
 

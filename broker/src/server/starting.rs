@@ -111,7 +111,10 @@ impl Starting<'_> {
             let id = ShardId::new(u16::try_from(index).expect("a shard count is a u16"));
             let own = (messages, receive_input);
             let boot = self.boot(id, mesh, own, scanned.clone(), ready.clone());
-            let thread = executor::start(self.executor(index), move || start::run(boot))?;
+            // Nobody waits for a shard that panicked.
+            let guard = boot.messages.closer();
+            let run = move || start::run(boot);
+            let thread = executor::start_guarded(self.executor(index), guard, run)?;
             self.threads.push((format!("catena-{index}"), thread));
         }
         drop((scanned, ready));
@@ -145,6 +148,7 @@ impl Starting<'_> {
             backend: home.backend.clone(),
             free_buffer_bytes_max: options.free_buffer_bytes,
             progress: Arc::clone(self.plan.status.shards()[index].progress()),
+            files_lock: home.lock(),
             ..ExecutorConfig::shard(format!("catena-{index}"), options.cores[index])
         }
     }
@@ -244,6 +248,7 @@ fn start_control(plan: &Plan<'_>) -> Result<Control> {
         backend: plan.home.backend.clone(),
         free_buffer_bytes_max: plan.options.free_buffer_bytes,
         progress: Arc::clone(of_control.progress()),
+        files_lock: plan.home.lock(),
         ..ExecutorConfig::system("catena-control")
     };
     let boot = ControlBoot {
@@ -254,7 +259,8 @@ fn start_control(plan: &Plan<'_>) -> Result<Control> {
         shards: receive_shards,
         requests: receive_requests,
     };
-    let thread = executor::start(config, move || control::run(boot))?;
+    let guard = boot.requests.closer();
+    let thread = executor::start_guarded(config, guard, move || control::run(boot))?;
     match receive_plan.recv_blocking() {
         Some(plan) => Ok(Control {
             requests,

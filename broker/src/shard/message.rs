@@ -42,6 +42,9 @@ pub enum ShardMessage {
     Serve,
     /// Drain and end.
     Stop,
+    /// Do this, on the shard's executor.
+    #[cfg(test)]
+    Test(Box<dyn FnOnce() + Send>),
 }
 
 /// To the control plane.

@@ -92,30 +92,55 @@ pub async fn run(boot: ShardBoot) -> Result<()> {
     let (tail, found) = scan(&boot, &agent).await?;
     tell(&boot.scanned, found).await?;
     let input = boot.input.recv().await.context("the start was given up")?;
-    let (listen, id, ready) = (boot.listen, boot.id, boot.ready.clone());
-    let (shard, messages, mut taken, old_segments) = build(boot, input, tail, agent).await?;
+    let (listen, ready) = (boot.listen, boot.ready.clone());
+    let (shard, opening) = build(boot, input, tail, agent).await?;
     let committer = executor::spawn(Queue::Journal, Rc::clone(&shard).commit_loop());
-    settle(&shard, &mut taken).await?;
-    tell(&ready, id).await?;
+    let served = serve(&shard, opening, listen, &ready).await;
+    let stopped = stop(&shard, committer).await;
+    served.and(stopped)
+}
+
+/// Makes the start durable, serves until told to stop, and ends the background work.
+async fn serve(
+    shard: &Rc<Shard>,
+    mut opening: Opening,
+    listen: Option<SocketAddr>,
+    ready: &Sender<ShardId>,
+) -> Result<()> {
+    settle(shard, &mut opening.taken).await?;
+    tell(ready, shard.id).await?;
     // Until every shard has come so far a crash goes back to what was there before, so nothing new
     // may be taken in.
-    match messages.recv().await {
-        Some(ShardMessage::Serve) => {}
-        _ => return Ok(()),
-    }
+    let first = match opening.messages.recv().await {
+        None | Some(ShardMessage::Stop) => return Ok(()),
+        // A shard that was told to serve a moment earlier may already have something to say.
+        Some(first) => first,
+    };
     let bind = |at| Listener::bind(at).with_context(|| format!("cannot listen on {at}"));
     let listener = listen.map(bind).transpose()?;
     let maintenance = executor::spawn(
         Queue::Background,
-        maintenance::run(Rc::clone(&shard), taken, old_segments),
+        maintenance::run(Rc::clone(shard), opening.taken, opening.old_segments),
     );
     if let Some(listener) = listener {
-        let accept = listener::accept_loop(Rc::clone(&shard), listener);
+        let accept = listener::accept_loop(Rc::clone(shard), listener);
         shard.tasks.spawn(Queue::Network, accept);
     }
-    tell(&ready, id).await?;
-    serve_messages(&shard, messages).await;
-    stop(&shard, committer, maintenance).await
+    let told = tell(ready, shard.id).await;
+    if told.is_ok() {
+        serve_messages(shard, first, &opening.messages).await;
+    }
+    info!(shard = shard.id.get(), "stopping");
+    shard.begin_stop();
+    // Connections among them: their clients see them closed instead of waiting for a greeting.
+    opening.messages.close();
+    if clock::timeout(DRAIN_TIMEOUT, maintenance).await.is_err() {
+        warn!(
+            shard = shard.id.get(),
+            "background work was cut off; the next start reads more"
+        );
+    }
+    told
 }
 
 async fn tell<T>(to: &Sender<T>, what: T) -> Result<()> {
@@ -146,14 +171,20 @@ async fn scan(boot: &ShardBoot, agent: &Rc<FileAgent>) -> Result<(JournalTail, S
     Ok((tail, found))
 }
 
-type Built = (Rc<Shard>, Receiver<ShardMessage>, Taken, Vec<SegmentKey>);
+/// What a shard that is built starts with.
+struct Opening {
+    messages: Receiver<ShardMessage>,
+    taken: Taken,
+    /// Segments of other shards that it may have a claim on.
+    old_segments: Vec<SegmentKey>,
+}
 
 async fn build(
     boot: ShardBoot,
     mut input: ShardInput,
     tail: JournalTail,
     agent: Rc<FileAgent>,
-) -> Result<Built> {
+) -> Result<(Rc<Shard>, Opening)> {
     let mut log = open_chains(&boot, std::mem::take(&mut input.sections))?;
     let moved = only_moved(&input.moved, &input.frames);
     let presumed = fold(&mut log, &boot, &input, &moved)?;
@@ -239,7 +270,12 @@ async fn build(
     for topic in topics {
         shard.open_partitions(topic);
     }
-    Ok((shard, boot.messages, taken, old.foreign))
+    let opening = Opening {
+        messages: boot.messages,
+        taken,
+        old_segments: old.foreign,
+    };
+    Ok((shard, opening))
 }
 
 /// A log with the chains of these sections, in the epochs that the metadata says.
@@ -409,19 +445,21 @@ async fn settle(shard: &Rc<Shard>, taken: &mut Taken) -> Result<()> {
     Ok(())
 }
 
-async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
-    while let Some(message) = messages.recv().await {
+async fn serve_messages(shard: &Rc<Shard>, first: ShardMessage, messages: &Receiver<ShardMessage>) {
+    let mut next = Some(first);
+    while let Some(message) = next {
         match message {
             ShardMessage::Adopt {
                 socket,
                 hello,
                 correlation,
             } => {
-                let Some(conn) = adopt(socket) else { continue };
-                let shard_in_task = Rc::clone(shard);
-                shard.tasks.spawn(Queue::Network, async move {
-                    listener::welcome(&shard_in_task, conn, hello, correlation).await;
-                });
+                if let Some(conn) = adopt(socket) {
+                    let shard_in_task = Rc::clone(shard);
+                    shard.tasks.spawn(Queue::Network, async move {
+                        listener::welcome(&shard_in_task, conn, hello, correlation).await;
+                    });
+                }
             }
             ShardMessage::Accept { socket } => {
                 if let Some(conn) = adopt(socket) {
@@ -437,7 +475,10 @@ async fn serve_messages(shard: &Rc<Shard>, messages: Receiver<ShardMessage>) {
             }
             ShardMessage::Serve => {}
             ShardMessage::Stop => return,
+            #[cfg(test)]
+            ShardMessage::Test(act) => act(),
         }
+        next = messages.recv().await;
     }
 }
 
@@ -449,16 +490,9 @@ fn adopt(socket: Socket) -> Option<Conn> {
         .ok()
 }
 
-/// Commits what was admitted, answers it, and ends everything.
-async fn stop(shard: &Rc<Shard>, committer: Task<()>, maintenance: Task<()>) -> Result<()> {
-    info!(shard = shard.id.get(), "stopping");
+/// Commits what was admitted, answers it, and ends everything, also after a start that failed.
+async fn stop(shard: &Rc<Shard>, committer: Task<()>) -> Result<()> {
     shard.begin_stop();
-    if clock::timeout(DRAIN_TIMEOUT, maintenance).await.is_err() {
-        warn!(
-            shard = shard.id.get(),
-            "background work was cut off; the next start reads more"
-        );
-    }
     shard.stop_committing();
     if clock::timeout(DRAIN_TIMEOUT, committer).await.is_err() {
         warn!(

@@ -38,7 +38,7 @@ fn a_second_broker_is_told_who_holds_the_directory() {
     assert!(
         error
             .to_string()
-            .contains(&format!("in use by process {pid};")),
+            .contains("in use by another broker in this process;"),
         "{error}"
     );
 }

@@ -41,13 +41,17 @@ impl Dialer {
                 Ok(Stream::Tcp(stream))
             }
             #[cfg(feature = "embedded")]
-            Dialer::InProcess(broker) => {
-                let stream = broker.connect().await?;
-                stream.set_nonblocking(true)?;
-                UnixStream::from_std(stream).map(Stream::InProcess)
-            }
+            Dialer::InProcess(broker) => connect_in_process(broker).await.map(Stream::InProcess),
         }
     }
+}
+
+/// Opens a stream to a broker in this process. Dropping the future closes it.
+#[cfg(feature = "embedded")]
+pub(crate) async fn connect_in_process(broker: &InProcess) -> io::Result<UnixStream> {
+    let stream = broker.connect().await?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 impl AsyncRead for Stream {

@@ -53,6 +53,43 @@ fn a_full_or_closed_channel_hands_the_value_back() {
 }
 
 #[test]
+fn a_closed_channel_keeps_nothing_and_makes_nobody_wait() {
+    let (sender, receiver) = bounded(2);
+    let value = Rc::new(());
+    for _ in 0..2 {
+        assert_eq!(sender.try_send(Rc::clone(&value)), Ok(()));
+    }
+    receiver.close();
+    assert_eq!(Rc::strong_count(&value), 1, "what waited is dropped");
+    assert!(sender.is_closed());
+    assert_eq!(
+        sender.send_blocking(Rc::clone(&value)),
+        Err(Rc::clone(&value))
+    );
+    drop(receiver);
+    let (sender, receiver) = bounded(2);
+    assert_eq!(sender.try_send(Rc::clone(&value)), Ok(()));
+    drop(receiver);
+    assert_eq!(Rc::strong_count(&value), 1, "also when the receiver goes");
+}
+
+#[test]
+fn who_waits_for_room_learns_that_the_channel_was_closed() {
+    let (sender, receiver) = bounded(1);
+    assert_eq!(sender.try_send(1), Ok(()));
+    let (started, waits) = std::sync::mpsc::sync_channel(0);
+    let waiting = std::thread::spawn(move || {
+        started.send(()).expect("the test waits");
+        let sent = sender.send_blocking(2);
+        (sent, sender.is_closed())
+    });
+    waits.recv().expect("it is about to send");
+    receiver.close();
+    let (sent, is_closed) = waiting.join().expect("it comes back");
+    assert!(is_closed && (sent.is_ok() || sent == Err(2)));
+}
+
+#[test]
 fn an_abandoned_receive_loses_nothing() {
     run(|| async {
         let (sender, receiver) = bounded(4);

@@ -13,7 +13,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub struct Progress {
     beats: AtomicU64,
     late: AtomicU64,
     late_max_us: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl Progress {
@@ -61,6 +62,15 @@ impl Progress {
     /// The longest delay of a beat since the executor started, in microseconds.
     pub fn late_max_us(&self) -> u64 {
         self.late_max_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether the executor has ended, in whatever way; there are no more beats.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     fn beat(&self, late_us: u64) {

@@ -3,12 +3,15 @@
 //! Two threads per executor, each doing its jobs in the order they were asked for: one for quick
 //! work (renames, checkpoints, directory listings), one for preparing segments, which can take
 //! seconds and must not hold up a checkpoint. The caller's executor only ever awaits.
+//!
+//! Invariant: a job keeps the lock of the files, if there is one, until it is done, even if the
+//! caller's executor has ended: nobody else may have the files before.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ use tokio::sync::oneshot;
 use super::directory::{self, create_dir_durably};
 use super::in_context;
 use super::zeroed::{self, Zeroed};
-use crate::runtime::executor::host_cores;
+use crate::runtime::executor::{files_lock, host_cores};
 use crate::runtime::portable::{self, MemoryDisk};
 #[cfg(feature = "simulation")]
 use crate::runtime::simulated::disk::SimulatedAgent;
@@ -62,8 +65,15 @@ enum Helper {
 
 #[derive(Debug, Clone)]
 struct Threads {
-    quick: flume::Sender<Job>,
-    slow: flume::Sender<Job>,
+    quick: Worker,
+    slow: Worker,
+}
+
+#[derive(Debug, Clone)]
+struct Worker {
+    jobs: flume::Sender<Job>,
+    /// Weak, because an executor that panics leaks this.
+    files_lock: Weak<File>,
 }
 
 impl FileAgent {
@@ -295,7 +305,7 @@ impl FileAgent {
     }
 }
 
-fn start_thread(name: String) -> io::Result<flume::Sender<Job>> {
+fn start_thread(name: String) -> io::Result<Worker> {
     let (sender, jobs) = flume::bounded::<Job>(JOBS_MAX);
     let cores = host_cores();
     thread::Builder::new().name(name).spawn(move || {
@@ -306,7 +316,10 @@ fn start_thread(name: String) -> io::Result<flume::Sender<Job>> {
             let _ = catch_unwind(AssertUnwindSafe(job));
         }
     })?;
-    Ok(sender)
+    Ok(Worker {
+        jobs: sender,
+        files_lock: files_lock(),
+    })
 }
 
 fn unpin(cores: Option<&CpuSet>) {
@@ -318,16 +331,20 @@ fn unpin(cores: Option<&CpuSet>) {
 
 /// Hands `work` to a thread and waits for its result.
 async fn run<T: Send + 'static>(
-    jobs: &flume::Sender<Job>,
+    worker: &Worker,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (done, result) = oneshot::channel();
+    let lock = worker.files_lock.upgrade();
     let job: Job = Box::new(move || {
+        let result = work();
+        // First, so that the caller can give it up for good.
+        drop(lock);
         // The caller may have stopped waiting.
-        let _ = done.send(work());
+        let _ = done.send(result);
     });
     let panicked = || io::Error::other("a file job panicked");
-    jobs.send_async(job).await.map_err(|_| panicked())?;
+    worker.jobs.send_async(job).await.map_err(|_| panicked())?;
     result.await.unwrap_or_else(|_| Err(panicked()))
 }
 

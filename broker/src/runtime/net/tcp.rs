@@ -1,4 +1,4 @@
-//! Connections of the glommio backend: plain system calls first, the reactor when they would block.
+//! Sockets of the glommio backend: plain system calls first, the reactor when they would block.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -8,17 +8,67 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 
 use futures_io::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
+use glommio::net::{TcpListener, TcpStream};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 use super::calls;
+use crate::runtime::executor::OpenSocket;
 use crate::runtime::file::io_error;
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A listening socket of this executor.
+pub(super) struct TcpListening {
+    _open: OpenSocket,
+    listener: TcpListener,
+}
+
+impl TcpListening {
+    /// Made here and not by the backend, whose listener does not tell its descriptor.
+    pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListening> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        bind(&socket, &address)?;
+        listen(&socket, BACKLOG)?;
+        let open = OpenSocket::note(socket.as_raw_fd());
+        // SAFETY: `into_raw_fd` gives up ownership of an open descriptor, and the listener takes
+        // it.
+        let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
+        Ok(TcpListening {
+            _open: open,
+            listener,
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr().map_err(io_error)
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<TcpConn> {
+        let stream = self.listener.accept().await.map_err(io_error)?;
+        // Fails only if the peer is already gone, which the first receive reports.
+        let _ = stream.set_nodelay(true);
+        Ok(TcpConn::new(stream))
+    }
+}
+
 /// A connected socket of this executor.
-pub(super) struct TcpConn(RefCell<TcpStream>);
+pub(super) struct TcpConn {
+    _open: OpenSocket,
+    stream: RefCell<TcpStream>,
+}
 
 impl TcpConn {
-    pub(super) fn new(stream: TcpStream) -> TcpConn {
-        TcpConn(RefCell::new(stream))
+    fn new(stream: TcpStream) -> TcpConn {
+        TcpConn {
+            _open: OpenSocket::note(stream.as_raw_fd()),
+            stream: RefCell::new(stream),
+        }
     }
 
     pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpConn> {
@@ -40,22 +90,22 @@ impl TcpConn {
     }
 
     pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.0.borrow().peer_addr().map_err(io_error)
+        self.stream.borrow().peer_addr().map_err(io_error)
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.borrow().local_addr().map_err(io_error)
+        self.stream.borrow().local_addr().map_err(io_error)
     }
 
     pub(super) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.0.borrow().set_nodelay(nodelay).map_err(io_error)
+        self.stream.borrow().set_nodelay(nodelay).map_err(io_error)
     }
 
     /// Waits for bytes.
     pub(super) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let received =
-                poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut *buffer));
+                poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *buffer));
             match received.await {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
@@ -73,7 +123,7 @@ impl TcpConn {
 
     pub(super) async fn writable(&self, first: &[u8]) -> io::Result<usize> {
         loop {
-            let sent = poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, first));
+            let sent = poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, first));
             match sent.await {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
@@ -87,7 +137,7 @@ impl TcpConn {
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {
-        self.0.borrow().as_raw_fd()
+        self.stream.borrow().as_raw_fd()
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

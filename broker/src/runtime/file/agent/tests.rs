@@ -2,11 +2,13 @@
 
 use std::future::Future;
 
+use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::*;
-use crate::runtime::executor::{self, Queue};
-use crate::runtime::testing::run;
+use crate::runtime::clock::timeout;
+use crate::runtime::executor::{self, ExecutorConfig, Queue};
+use crate::runtime::testing::{run, wait_until};
 
 fn directory() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
@@ -22,7 +24,7 @@ where
     run(move || async move { main(FileAgent::start().expect("threads start"), path).await });
 }
 
-fn slow_thread(agent: &FileAgent) -> &flume::Sender<Job> {
+fn slow_thread(agent: &FileAgent) -> &Worker {
     match &agent.0 {
         Helper::Threads(threads) => &threads.slow,
         Helper::Memory(_) => unreachable!("the tests run on threads"),
@@ -227,4 +229,36 @@ fn slow_work_does_not_hold_up_quick_work() {
 async fn names(agent: &FileAgent, directory: &Path) -> Vec<String> {
     let entries = agent.list(directory).await.expect("listed");
     entries.into_iter().map(|entry| entry.name).collect()
+}
+
+#[test]
+fn a_job_keeps_the_lock_of_the_files_until_it_is_done_whoever_waits() {
+    let directory = directory();
+    let path = directory.path().join("LOCK");
+    let take = || {
+        let file = File::create(&path).expect("a file");
+        let taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        taken.map(|()| file)
+    };
+    let lock = Arc::new(take().expect("nobody has it"));
+    let config = ExecutorConfig {
+        files_lock: Arc::downgrade(&lock),
+        ..ExecutorConfig::system("test")
+    };
+    let (done, until_done) = std::sync::mpsc::sync_channel::<()>(0);
+    let thread = executor::start(config, move || async move {
+        let agent = FileAgent::start().expect("threads start");
+        let job = agent.blocking(move || {
+            // Until the other end is dropped.
+            let _ = until_done.recv();
+            Ok(())
+        });
+        assert!(timeout(Duration::from_millis(1), job).await.is_err());
+    });
+    let ended = thread.expect("an executor starts").join();
+    ended.expect("no panic").expect("no error");
+    drop(lock);
+    assert!(take().is_err(), "the job is not done");
+    drop(done);
+    wait_until("the lock is free", || take().is_ok());
 }
