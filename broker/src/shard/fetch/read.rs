@@ -1,6 +1,7 @@
 //! Reads what a fetch session wants of one partition: slices of blocks, in offset order.
 //!
-//! Invariant: what is returned has no hole in it. An offset that no block holds, or whose block is
+//! Invariant: what is returned has no hole in it, and only its first batch may begin below what was
+//! asked for. An offset that no block holds, or whose block is
 //! damaged, ends what is returned; if nothing was read before it, it is an error that names the
 //! next offset that may be readable. A damaged body takes its own batch with it and no other. Runs
 //! on the shard's executor, in the session's task.
@@ -279,7 +280,8 @@ async fn block(
 
 /// The part of an extent from the batch that holds `from`: whole batches, at most `room` bytes
 /// (one batch at least if `must`). Gives the bytes, where they start in the extent, and the offset
-/// after them.
+/// after them. Unless `must`, nothing if that batch begins before: between two looks compaction put
+/// it in the place of what was read of it already.
 fn cut(
     extent: &Extent,
     block: &CachedBytes,
@@ -300,6 +302,9 @@ fn cut(
         let header = BatchHeader::decode(&bytes[at..]).ok()?;
         let batch_bytes = usize::try_from(header.length).expect("u32 fits usize");
         if header.next_offset() > from {
+            if header.base_offset < from && !must {
+                return None;
+            }
             let first = *begin.get_or_insert(at);
             let fits = at + batch_bytes - first <= room || (must && at == first);
             if !fits {
