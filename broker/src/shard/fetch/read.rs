@@ -41,7 +41,7 @@ impl Unreadable {
     fn new(cause: ReadError, next: Offset) -> Unreadable {
         match cause {
             ReadError::Io { .. } => Unreadable::Failed(cause),
-            ReadError::Corrupt { .. } | ReadError::Missing { .. } => {
+            ReadError::Corrupt { .. } | ReadError::Unindexed { .. } | ReadError::Missing { .. } => {
                 Unreadable::Lost { cause, next }
             }
         }
@@ -167,7 +167,7 @@ async fn read_damaged(
 ) -> Option<(CachedBytes, Rc<OpenSegment>)> {
     match cause {
         ReadError::Corrupt { .. } => shard.reader.block_with_good_heads(place).await.ok(),
-        ReadError::Io { .. } | ReadError::Missing { .. } => None,
+        ReadError::Io { .. } | ReadError::Unindexed { .. } | ReadError::Missing { .. } => None,
     }
 }
 
@@ -236,13 +236,11 @@ async fn extent(
     let tp = position.tp;
     let found = shard.extents_from(tp, offset, FETCH_EXTENTS_AHEAD).await;
     let extents = found.map_err(|error| {
-        // What the page would have said is unknown up to where the index in memory begins.
-        let mem = shard.index.mem.borrow();
-        let recent = mem.floor(tp, offset, 1);
-        Unreadable::new(
-            error,
-            recent.first().map_or(high_watermark, |e| e.base_offset),
-        )
+        let next = match &error {
+            ReadError::Unindexed { next, .. } => *next,
+            _ => None,
+        };
+        Unreadable::new(error, next.unwrap_or(high_watermark))
     })?;
     match extents.first().copied() {
         Some(first) if first.base_offset <= offset => {
