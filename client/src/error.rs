@@ -185,7 +185,8 @@ pub enum ProduceError {
     },
     /// The delivery timeout passed.
     #[error(
-        "topic '{topic}' partition {partition}: not acknowledged within {after:?}{}",
+        "topic '{topic}' partition {partition}: not acknowledged within {after:?}{}{}",
+        because(*refusal),
         maybe(*may_have_been_written)
     )]
     TimedOut {
@@ -195,6 +196,8 @@ pub enum ProduceError {
         partition: u32,
         /// The delivery timeout.
         after: Duration,
+        /// What the broker answered last, if that was to try again later.
+        refusal: Option<ErrorCode>,
         /// Whether an attempt of this batch got no answer.
         may_have_been_written: bool,
     },
@@ -207,6 +210,10 @@ pub enum ProduceError {
         /// The partition.
         partition: u32,
     },
+}
+
+fn because(refusal: Option<ErrorCode>) -> String {
+    refusal.map_or_else(String::new, |code| format!("; last answer {code}"))
 }
 
 const fn maybe(may_have_been_written: bool) -> &'static str {

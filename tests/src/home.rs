@@ -38,10 +38,10 @@ pub struct Home(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Server(Broker),
+    Server(Box<Broker>),
     Embedded {
         /// Absent only while it is started again.
-        broker: Option<EmbeddedBroker>,
+        broker: Option<Box<EmbeddedBroker>>,
         dir: Option<TempDir>,
         listen: Listen,
     },
@@ -55,16 +55,16 @@ impl Home {
     pub async fn start(target: Target) -> Home {
         let on_loopback = Listen::Tcp("127.0.0.1:0".parse().expect("an address"));
         let (has_dir, listen) = match target {
-            Target::Server => return Home(Kind::Server(server())),
+            Target::Server => return Home(Kind::Server(Box::new(server()))),
             Target::EmbeddedDir => (true, Listen::None),
             Target::EmbeddedDirTcp => (true, on_loopback),
             Target::EmbeddedMemory => (false, Listen::None),
             Target::EmbeddedMemoryTcp => (false, on_loopback),
         };
         let dir = has_dir.then(directory);
-        let broker = Some(embedded(dir.as_ref().map(TempDir::path), listen).await);
+        let broker = embedded(dir.as_ref().map(TempDir::path), listen).await;
         Home(Kind::Embedded {
-            broker,
+            broker: Some(Box::new(broker)),
             dir,
             listen,
         })
@@ -125,7 +125,8 @@ impl Home {
                 listen,
             } => {
                 drop(broker.take());
-                *broker = Some(embedded(Some(dir.path()), *listen).await);
+                let started = embedded(Some(dir.path()), *listen).await;
+                *broker = Some(Box::new(started));
             }
             Kind::Embedded { dir: None, .. } => {}
         }
@@ -146,7 +147,7 @@ impl Home {
 
     fn embedded(&self) -> &EmbeddedBroker {
         match &self.0 {
-            Kind::Embedded { broker, .. } => broker.as_ref().expect("it runs"),
+            Kind::Embedded { broker, .. } => broker.as_deref().expect("it runs"),
             Kind::Server(_) => unreachable!("asked of embedded brokers only"),
         }
     }

@@ -1,9 +1,10 @@
 //! Reads whole partitions through the client, and checks what holds for any partition.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
-use catena_client::{Client, ConsumerRecord, OffsetSpec};
+use catena_client::{Client, ConsumeError, ConsumerRecord, OffsetSpec};
 
 use crate::wait;
 
@@ -71,4 +72,38 @@ pub async fn contents(client: &Client, topic: &str) -> Contents {
         }
     }
     contents
+}
+
+/// What a partition holds now, and the ranges of offsets that were answered as damaged.
+///
+/// # Panics
+/// If something is read twice, or cannot be read for another reason.
+pub async fn readable(
+    client: &Client,
+    topic: &str,
+    partition: u32,
+) -> (Vec<ConsumerRecord>, Vec<Range<u64>>) {
+    let (start, end) = ends(client, topic).await[&partition];
+    let consumer = client.consumer().topic(topic).partitions([partition]);
+    let mut consumer = consumer.build().await.expect("a consumer");
+    let (mut records, mut damaged, mut at) = (Vec::new(), Vec::new(), start);
+    while at < end {
+        match wait::within_limit("the next batch", consumer.next_batch()).await {
+            Ok(batch) => {
+                assert_eq!(batch.start_offset(), at, "partition {partition}");
+                at = batch.next_offset();
+                records.extend(batch.records().expect("readable records"));
+            }
+            Err(ConsumeError::DataCorrupt {
+                offset,
+                next_offset,
+                ..
+            }) => {
+                damaged.push(offset..next_offset);
+                at = next_offset;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (records, damaged)
 }

@@ -2,9 +2,10 @@
 //! are destroyed without a trace are never given out again. What was not flushed is cut.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use catena_client::{Client, ConsumeError, Record, TopicConfig};
+use catena_client::{Client, Record, TopicConfig};
 use catena_core::entry::EntryView;
 use catena_core::ids::{BlockLocation, JournalId};
 use catena_core::segment::SegmentHeader;
@@ -68,36 +69,15 @@ fn overwrite(broker: &Broker, block: BlockLocation, offset: u32, bytes: &[u8]) {
         .expect("it can be written");
 }
 
-/// Reads partition 0 up to its end: values, and the ranges that were refused.
-async fn read(client: &Client) -> (Vec<String>, Vec<(u64, u64)>) {
-    let (_, end) = reading::ends(client, TOPIC).await[&0];
-    let consumer = client.consumer().topic(TOPIC).partitions([0]).build();
-    let mut consumer = consumer.await.expect("a consumer");
-    let (mut values, mut refused, mut at) = (Vec::new(), Vec::new(), 0);
-    while at < end {
-        match within_limit("the next batch", consumer.next_batch()).await {
-            Ok(batch) => {
-                for record in batch.records().expect("readable") {
-                    let value = record.value.unwrap_or_default().to_vec();
-                    values.push(String::from_utf8(value).expect("text"));
-                }
-                at = batch.next_offset();
-            }
-            Err(ConsumeError::DataCorrupt {
-                offset,
-                next_offset,
-                ..
-            }) => {
-                refused.push((offset, next_offset));
-                at = next_offset;
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    (values, refused)
+/// Partition 0 up to its end: values, and the ranges that were refused.
+async fn read(client: &Client) -> (Vec<String>, Vec<Range<u64>>) {
+    let (records, refused) = reading::readable(client, TOPIC, 0).await;
+    let values = reading::values(&records).into_iter();
+    let values = values.map(|value| String::from_utf8(value.to_vec()).expect("text"));
+    (values.collect(), refused)
 }
 
-fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+fn numbers(range: Range<u64>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
@@ -111,7 +91,13 @@ async fn offsets_of_a_destroyed_last_block_are_never_given_out_again() {
     let client = broker.client().await;
     let (values, refused) = read(&client).await;
     assert_eq!(values, numbers(0..9));
-    let [(9, next)] = refused[..] else {
+    let [
+        Range {
+            start: 9,
+            end: next,
+        },
+    ] = refused[..]
+    else {
         panic!("one range from the destroyed record on: {refused:?}")
     };
     assert!(next >= 1 << 40, "{next}");
@@ -126,7 +112,11 @@ async fn offsets_of_a_destroyed_last_block_are_never_given_out_again() {
     let client = broker.client().await;
     let (values, refused) = read(&client).await;
     assert_eq!(values.last().map(String::as_str), Some("10"));
-    assert_eq!(refused, [(9, next)]);
+    let lost = Range {
+        start: 9,
+        end: next,
+    };
+    assert_eq!(refused, [lost]);
     assert_eq!(send(&client, 11).await, next + 1);
     broker.stop();
 }
@@ -162,7 +152,8 @@ async fn one_flipped_bit_in_the_last_block_costs_no_offset() {
     overwrite(&broker, block, at, &[byte ^ 8]);
     broker.start_again();
     let client = broker.client().await;
-    assert_eq!(read(&client).await, (numbers(0..9), vec![(9, 10)]));
+    let lost = Range { start: 9, end: 10 };
+    assert_eq!(read(&client).await, (numbers(0..9), vec![lost]));
     assert_eq!(send(&client, 10).await, 10);
     broker.stop();
 }

@@ -32,11 +32,13 @@ pub enum Bug {
     /// A segment is freed as soon as batches were moved out of it, although a checkpoint that is
     /// kept leads there.
     FreeWithoutCheckpoint,
+    /// A tombstone goes although an older record of its key had to be left where it is.
+    TombstoneLeavesOlder,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 12] = [
         Bug::AckBeforeFlush,
         Bug::MissingDirectoryFlush,
         Bug::RetryFailedFlush,
@@ -48,6 +50,7 @@ impl Bug {
         Bug::SkipLedger,
         Bug::CompactionDropsNewest,
         Bug::FreeWithoutCheckpoint,
+        Bug::TombstoneLeavesOlder,
     ];
 
     /// Its name in options and reports.
@@ -64,6 +67,7 @@ impl Bug {
             Bug::SkipLedger => "skip-ledger",
             Bug::CompactionDropsNewest => "compaction-drops-newest",
             Bug::FreeWithoutCheckpoint => "free-without-checkpoint",
+            Bug::TombstoneLeavesOlder => "tombstone-leaves-older",
         }
     }
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
 use catena_core::index::merge::{ExtentStep, MergeError, RunMerger, merge_plan};
-use catena_core::index::run::{PagePlace, RunDirectory, RunPage};
+use catena_core::index::run::{PageEntry, PagePlace, RunDirectory, RunPage};
 use catena_core::index::{Extent, MemIndex};
 use catena_protocol::ids::{Offset, TopicPartition};
 use tracing::warn;
@@ -35,7 +35,7 @@ pub use live::{LiveBytes, LiveCount};
 pub use runs::Runs;
 pub use writing::RunWriter;
 
-use overlay::{Found, overlay};
+use overlay::{Found, Hidden, keep_what_follows, overlay};
 
 /// A segment of some journal of the store.
 pub type SegmentKey = (JournalId, SegmentSeq);
@@ -88,6 +88,12 @@ impl ShardIndex {
 impl Shard {
     /// Up to `max` extents of a partition in offset order, from the one that holds `offset` or, if
     /// that range was lost, the next above it.
+    ///
+    /// A page that is corrupt says nothing about offsets that it cannot hold, nor about those that
+    /// a later run names. What earlier runs name may have been moved or compacted by its own.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`], and [`ReadError::Unindexed`] if only a corrupt page could tell.
     pub async fn extents_from(
         self: &Rc<Self>,
         tp: TopicPartition,
@@ -104,16 +110,39 @@ impl Shard {
         {
             return Ok(recent);
         }
-        let mut sources = Vec::new();
+        let (mut sources, mut hidden, mut unread) = (Vec::new(), Vec::new(), None);
         for candidates in self.pages_of(tp, offset) {
-            sources.push(self.first_hits(tp, offset, max, candidates).await?);
+            match self.first_hits(tp, offset, max, candidates).await {
+                Ok(found) => sources.push(found),
+                Err((page, ReadError::Corrupt { place, reason })) => {
+                    let by_page = Hidden::by(&page, tp, offset);
+                    by_page.apply(&mut sources, offset);
+                    hidden.push(by_page);
+                    unread = Some((place, reason));
+                }
+                Err((_, error)) => return Err(error),
+            }
         }
         let more = recent.last().filter(|_| recent.len() == max);
         sources.push(Found {
             more_from: more.map(|last| last.end_offset),
             extents: recent,
         });
-        Ok(overlay(sources))
+        let mut extents = overlay(sources);
+        let Some((place, reason)) = unread else {
+            return Ok(extents);
+        };
+        let next = hidden.iter().filter_map(|it| it.next(&extents, offset));
+        let next = next.min();
+        keep_what_follows(&mut extents, offset);
+        if extents.is_empty() {
+            return Err(ReadError::Unindexed {
+                place,
+                reason,
+                next,
+            });
+        }
+        Ok(extents)
     }
 
     /// The first extent of a partition with a record at or after `timestamp_ms`.
@@ -290,31 +319,29 @@ impl Shard {
         }
     }
 
-    fn pages_of(&self, tp: TopicPartition, offset: Offset) -> Vec<Vec<PagePlace>> {
+    fn pages_of(&self, tp: TopicPartition, offset: Offset) -> Vec<Vec<PageEntry>> {
         let runs = self.index.runs.borrow();
         runs.iter()
-            .map(|run| {
-                run.candidates(tp, offset)
-                    .map(|page| run.pages[page].place)
-                    .collect()
-            })
+            .map(|run| run.pages[run.candidates(tp, offset)].to_vec())
             .collect()
     }
 
-    /// What one run has, as far as the first page with any of it reaches.
+    /// What one run has, as far as the first page with any of it reaches; or the page that cannot
+    /// be read, and why.
     async fn first_hits(
         self: &Rc<Self>,
         tp: TopicPartition,
         offset: Offset,
         max: usize,
-        pages: Vec<PagePlace>,
-    ) -> Result<Found, ReadError> {
-        let mut places = pages.into_iter();
-        while let Some(place) = places.next() {
-            let page = self.index_page(place).await?;
+        pages: Vec<PageEntry>,
+    ) -> Result<Found, (PageEntry, ReadError)> {
+        let mut pages = pages.into_iter();
+        while let Some(entry) = pages.next() {
+            let page = self.index_page(entry.place).await;
+            let page = page.map_err(|error| (entry, error))?;
             let hits: Vec<Extent> = page.extents(tp, offset).take(max).collect();
             if let Some(last) = hits.last().map(|last| last.end_offset) {
-                let may_have_more = hits.len() == max || places.len() > 0;
+                let may_have_more = hits.len() == max || pages.len() > 0;
                 let extents = hits.into_iter().filter(|extent| self.is_stored(extent));
                 return Ok(Found {
                     extents: extents.collect(),

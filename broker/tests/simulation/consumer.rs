@@ -97,7 +97,8 @@ pub(crate) async fn check(world: &Rc<World>, topic: &str, tp: TopicPartition) {
     }
     let collected = reader.collected.take().unwrap_or_default();
     let bounds = (reader.log_start, reader.high_watermark);
-    world.model.borrow_mut().check_final(tp, bounds, &collected);
+    let mut model = world.model.borrow_mut();
+    model.check_final(tp, bounds, &collected, clock::now_us());
 }
 
 impl Reader {

@@ -66,7 +66,7 @@ fn a_seed_gives_one_trace() {
 }
 
 /// Each bug, where it shows, and how many runs of that kind it may take to find it.
-const FOUND: [(Bug, Trouble, usize); 11] = [
+const FOUND: [(Bug, Trouble, usize); 12] = [
     (Bug::AckBeforeFlush, Trouble::Crashes, 100),
     (Bug::MissingDirectoryFlush, Trouble::Crashes, 100),
     (Bug::RetryFailedFlush, Trouble::Errors, 200),
@@ -78,6 +78,7 @@ const FOUND: [(Bug, Trouble, usize); 11] = [
     (Bug::SkipLedger, Trouble::Damage, 800),
     (Bug::CompactionDropsNewest, Trouble::Crashes, 100),
     (Bug::FreeWithoutCheckpoint, Trouble::SlowReaders, 400),
+    (Bug::TombstoneLeavesOlder, Trouble::Crashes, 800),
 ];
 
 fn fails_with(bug: Option<Bug>, seed: u64) -> bool {

@@ -3,7 +3,8 @@
 //!
 //! The promises: an acknowledged durable record is at its offset, once; an offset has one record
 //! for ever; nothing is read that was not sent, or twice; a producer's records are in order;
-//! offsets are dense; the high watermark and the log start never fall; what was damaged is
+//! offsets are dense; of each key of a compacted topic the newest record is there, and what was
+//! deleted stays deleted; the high watermark and the log start never fall; what was damaged is
 //! reported, and only if there was damage.
 
 use std::cell::RefCell;
@@ -13,6 +14,8 @@ use std::rc::Rc;
 
 use catena_protocol::ids::TopicPartition;
 
+use crate::node::TOMBSTONE_MS;
+
 /// A record's value: who sent it and the how many-th of that sender it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Value {
@@ -20,10 +23,25 @@ pub(crate) struct Value {
     pub(crate) number: u32,
 }
 
-impl Value {
-    /// Its key, if there are `keys` of them.
-    pub(crate) fn key(self, keys: u32) -> u32 {
-        self.number % keys
+/// The keys of a compacted topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keys {
+    /// How many there are.
+    pub(crate) count: u32,
+    /// One record in about so many is a tombstone; 0 for none.
+    pub(crate) tombstones: u32,
+}
+
+impl Keys {
+    /// The key of a record.
+    pub(crate) fn of(self, value: Value) -> u32 {
+        value.number % self.count
+    }
+
+    /// Whether a record deletes its key.
+    pub(crate) fn deletes(self, value: Value) -> bool {
+        let mixed = (value.number ^ value.sender.rotate_left(16)).wrapping_mul(0x9E37_79B1) >> 16;
+        self.tombstones > 0 && mixed.is_multiple_of(self.tombstones)
     }
 }
 
@@ -53,10 +71,12 @@ pub(crate) struct Model {
 #[derive(Default)]
 struct Partition {
     is_trimmed: bool,
-    /// Compacted, with so many keys: a record may go when a newer one of its key is there.
-    keys: Option<u32>,
+    /// Compacted, with these keys: a record may go when a newer one of its key is there, and a
+    /// tombstone after its time.
+    keys: Option<Keys>,
     is_forgotten: bool,
-    sent: BTreeSet<Value>,
+    /// What was sent, with the time at which it was made, in microseconds.
+    sent: BTreeMap<Value, u64>,
     /// What is known to be at an offset, by ack or by read.
     known: BTreeMap<u64, Value>,
     places: BTreeMap<Value, u64>,
@@ -69,20 +89,68 @@ struct Partition {
     reported: Vec<Range<u64>>,
 }
 
+/// A complete read of a partition, and when it ended.
+struct LastRead<'a> {
+    records: &'a BTreeMap<u64, Value>,
+    now_us: u64,
+}
+
 impl Partition {
     fn is_reported(&self, offset: u64) -> bool {
         self.reported.iter().any(|range| range.contains(&offset))
     }
 
     /// Whether compaction may have dropped a record: a newer one of its key was read, or was there
-    /// and is reported as damaged.
-    fn is_superseded(&self, offset: u64, value: Value, read: &BTreeMap<u64, Value>) -> bool {
+    /// and is reported as damaged, or its key was deleted so long ago that the tombstone may be
+    /// gone, too. That can be the record itself.
+    fn may_be_dropped(&self, offset: u64, value: Value, read: &LastRead<'_>) -> bool {
         let Some(keys) = self.keys else { return false };
-        let is_newer = |newer: &Value| newer.key(keys) == value.key(keys);
-        let mut newer = read.range(offset + 1..).map(|(_, value)| value);
-        let mut known = self.known.range(offset + 1..);
-        newer.any(is_newer)
-            || known.any(|(offset, newer)| is_newer(newer) && self.is_reported(*offset))
+        let is_of_key = |other: &Value| keys.of(*other) == keys.of(value);
+        let is_over = |other: &Value| keys.deletes(*other) && self.is_over(*other, read.now_us);
+        let mut newer = read.records.range(offset + 1..);
+        let mut known = self.known.range(offset..);
+        // Where it came to lie is not known, but not before what the same producer sent earlier.
+        let mut unplaced = self.sent.keys().filter(|other| {
+            let is_earlier = other.sender == value.sender && other.number < value.number;
+            !is_earlier && !self.places.contains_key(other)
+        });
+        newer.any(|(_, other)| is_of_key(other))
+            || known
+                .any(|(at, other)| is_of_key(other) && (self.is_reported(*at) || is_over(other)))
+            || unplaced.any(|other| is_of_key(other) && is_over(other))
+    }
+
+    /// Whether a tombstone's time can be over.
+    fn is_over(&self, tombstone: Value, now_us: u64) -> bool {
+        let sent_us = self.sent.get(&tombstone);
+        sent_us.is_some_and(|sent_us| now_us >= sent_us + TOMBSTONE_MS * 1_000)
+    }
+
+    /// The newest record of each key that was read holds: an older value does not come back when
+    /// the key was deleted, whether the tombstone is still there or not.
+    fn check_deleted(&self, tp: TopicPartition, read: &LastRead<'_>) {
+        let Some(keys) = self.keys else { return };
+        let by_key = read.records.iter();
+        let newest: BTreeMap<u32, (u64, Value)> = by_key
+            .map(|(offset, value)| (keys.of(*value), (*offset, *value)))
+            .collect();
+        for (key, (offset, value)) in newest {
+            let is_tombstone = |other: &Value| keys.of(*other) == key && keys.deletes(*other);
+            let mut known = self.known.range(offset + 1..);
+            let placed = known.find(|(at, other)| is_tombstone(other) && !self.is_reported(**at));
+            let mut somewhere = self.somewhere.iter();
+            let unplaced = somewhere.find(|other| {
+                let is_behind = other.sender == value.sender && other.number > value.number;
+                is_behind && is_tombstone(other) && !self.places.contains_key(other)
+            });
+            let deleted = placed.map(|(_, other)| other);
+            let deleted = deleted.or(unplaced.filter(|_| self.reported.is_empty()));
+            assert!(
+                deleted.is_none(),
+                "resurfaced: {tp} offset {offset} holds {value:?} of key {key}, which was deleted \
+                 by {deleted:?}"
+            );
+        }
     }
 
     /// The first offset from `offset` on that was not reported.
@@ -105,7 +173,7 @@ impl Model {
         }))
     }
 
-    pub(crate) fn open(&mut self, tp: TopicPartition, is_trimmed: bool, keys: Option<u32>) {
+    pub(crate) fn open(&mut self, tp: TopicPartition, is_trimmed: bool, keys: Option<Keys>) {
         let partition = self.partitions.entry(tp).or_default();
         (partition.is_trimmed, partition.keys) = (is_trimmed, keys);
     }
@@ -123,8 +191,8 @@ impl Model {
         self.partitions.entry(tp).or_default()
     }
 
-    pub(crate) fn sent(&mut self, tp: TopicPartition, value: Value) {
-        self.partition(tp).sent.insert(value);
+    pub(crate) fn sent(&mut self, tp: TopicPartition, value: Value, now_us: u64) {
+        self.partition(tp).sent.insert(value, now_us);
     }
 
     /// A durable ack came: the records are at these offsets.
@@ -148,7 +216,7 @@ impl Model {
         if self.partition(tp).is_forgotten {
             return;
         }
-        let is_sent = self.partition(tp).sent.contains(&value);
+        let is_sent = self.partition(tp).sent.contains_key(&value);
         assert!(
             is_sent,
             "phantom: {tp} offset {offset} holds {value:?}, never sent"
@@ -221,6 +289,7 @@ impl Model {
         tp: TopicPartition,
         (log_start, high_watermark): (u64, u64),
         read: &BTreeMap<u64, Value>,
+        now_us: u64,
     ) {
         let damaged = self.tolerance.damage;
         let partition = self.partition(tp);
@@ -233,12 +302,17 @@ impl Model {
             );
             next = next.max(offset + 1);
         }
+        let last_read = LastRead {
+            records: read,
+            now_us,
+        };
+        partition.check_deleted(tp, &last_read);
         for (offset, value) in partition.known.range(log_start..) {
             let is_acknowledged = partition.acknowledged.contains(offset);
             let is_read = read.get(offset) == Some(value);
             assert!(
                 is_read
-                    || partition.is_superseded(*offset, *value, read)
+                    || partition.may_be_dropped(*offset, *value, &last_read)
                     || (damaged && partition.is_reported(*offset)),
                 "lost: {tp} offset {offset} held {value:?} (acknowledged: {is_acknowledged}), \
                  the log is {log_start}..{high_watermark}"

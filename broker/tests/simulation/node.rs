@@ -36,6 +36,10 @@ pub(crate) const JOURNALS: &str = "/data/journals";
 /// Compaction does not wait for much to come: runs are short.
 const COMPACTION_LAG_MAX_MS: u64 = 100;
 
+/// How long tombstones stay: some go before the last read, and no reader is so slow that it misses
+/// one of which it saw the older value.
+pub(crate) const TOMBSTONE_MS: u64 = 3_000;
+
 /// How a node is configured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NodeOptions {
@@ -264,6 +268,7 @@ impl Starting<'_> {
             cache_bytes: self.options.cache_bytes,
             compaction: CompactionPolicy {
                 lag_max_ms: COMPACTION_LAG_MAX_MS,
+                tombstone_ms: TOMBSTONE_MS,
                 ..CompactionPolicy::default()
             },
             metrics: Arc::clone(status.metrics()),

@@ -4,20 +4,24 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use catena_protocol::batch::{
-    BATCH_HEADER_BYTES, BatchBuilder, BatchOptions, BatchReader, Decompressor, set_producer, split,
-    verify_body, verify_header,
+    BATCH_HEADER_BYTES, BatchBuilder, BatchOptions, BatchReader, Decompressor, RecordView,
+    set_producer, split, verify_body, verify_header,
 };
 use catena_protocol::compression::Codec;
 use catena_protocol::ids::{ProducerEpoch, ProducerId, Sequence, TopicPartition};
-use catena_protocol::record::Record;
+use catena_protocol::record::{Record, RecordHeader};
 
-use crate::model::Value;
+use crate::model::{Keys, Value};
 
 /// Sender and number, before the filling.
 const HEAD_BYTES: usize = 8;
 
-/// A batch of one record per value, each of about `bytes` bytes, with one of `keys` keys.
-pub(crate) fn batch(values: &[Value], bytes: usize, keys: Option<u32>) -> Vec<u8> {
+/// The header that holds them in a tombstone, which has no value.
+const TOMBSTONE_HEADER: &str = "of";
+
+/// A batch of one record per value, each of about `bytes` bytes, with one of `keys`; tombstones have
+/// no more than their head.
+pub(crate) fn batch(values: &[Value], bytes: usize, keys: Option<Keys>) -> Vec<u8> {
     let codecs = [Codec::None, Codec::Lz4, Codec::Zstd];
     let sender = usize::try_from(values[0].sender).expect("a few");
     let mut builder = BatchBuilder::new(BatchOptions {
@@ -26,10 +30,17 @@ pub(crate) fn batch(values: &[Value], bytes: usize, keys: Option<u32>) -> Vec<u8
     });
     for value in values {
         let content = content(*value, bytes);
-        let key = keys.map(|keys| value.key(keys).to_le_bytes());
+        let key = keys.map(|keys| keys.of(*value).to_le_bytes());
+        let deletes = keys.is_some_and(|keys| keys.deletes(*value));
+        let head = [RecordHeader {
+            name: TOMBSTONE_HEADER,
+            value: Some(&content[..HEAD_BYTES]),
+        }];
         let pushed = builder.push(&Record {
             key: key.as_ref().map(<[u8; 4]>::as_slice),
-            ..Record::from_value(&content)
+            value: (!deletes).then_some(&content),
+            headers: if deletes { &head } else { &[] },
+            ..Record::default()
         });
         pushed.expect("a batch of a few records fits");
     }
@@ -90,16 +101,26 @@ pub(crate) fn records(tp: TopicPartition, payload: &[u8]) -> Option<Fetched> {
         let reader = BatchReader::open(bytes, &mut decompressor).expect("its checksum is right");
         for record in reader {
             let record = record.expect("its checksum is right");
-            found.push((
-                record.offset.get(),
-                value_of(record.value.unwrap_or_default()),
-            ));
+            let value = record
+                .value
+                .map_or_else(|| value_of_tombstone(&record), value_of);
+            found.push((record.offset.get(), value));
         }
     }
     Some(Fetched {
         offsets: first?..next?,
         records: found,
     })
+}
+
+fn value_of_tombstone(record: &RecordView<'_>) -> Value {
+    let head = record
+        .headers
+        .clone()
+        .next()
+        .expect("a tombstone has its head");
+    assert_eq!(head.name, TOMBSTONE_HEADER, "corrupt: {record:?}");
+    value_of(head.value.expect("a tombstone has its head"))
 }
 
 fn value_of(content: &[u8]) -> Value {

@@ -6,7 +6,7 @@ use catena_broker::runtime::simulated::{Death, Rng};
 use catena_protocol::ids::Durability;
 use catena_protocol::messages::Cleanup;
 
-use crate::model::Tolerance;
+use crate::model::{Keys, Tolerance};
 use crate::node::NodeOptions;
 
 /// What kind of trouble a run has, besides crashes.
@@ -64,8 +64,8 @@ pub(crate) struct TopicPlan {
     pub(crate) name: String,
     pub(crate) partitions: u32,
     pub(crate) retention_bytes: Option<u64>,
-    /// Compacted by key: how many keys its records have.
-    pub(crate) keys: Option<u32>,
+    /// Compacted by key: the keys that its records have.
+    pub(crate) keys: Option<Keys>,
     /// Deleted while its clients are at work.
     pub(crate) is_deleted: bool,
 }
@@ -85,7 +85,7 @@ impl TopicPlan {
 pub(crate) struct ProducerPlan {
     pub(crate) topic: usize,
     pub(crate) partition: u32,
-    pub(crate) keys: Option<u32>,
+    pub(crate) keys: Option<Keys>,
     pub(crate) batches: u32,
     pub(crate) records_max: u64,
     pub(crate) record_bytes: (u64, u64),
@@ -137,6 +137,12 @@ impl Scenario {
         let readers = readers(&mut rng, trouble, &topics);
         let shards = if rng.chance(2, 3) { 1 } else { 2 };
         let redeals = if rng.chance(1, 4) { 3 } else { 0 };
+        // What lies in the journal of another shard stays where it is, and tombstones above it.
+        let redeals = if has_tombstones(seed) && seed.is_multiple_of(4) {
+            2
+        } else {
+            redeals
+        };
         let mut crashes = crashes(&mut rng, trouble);
         let faults = faults(&mut rng, trouble);
         // The last group before a crash that went astray looks like one that was never written: a
@@ -178,14 +184,30 @@ fn topics(rng: &mut Rng, trouble: Trouble, is_large: bool) -> Vec<TopicPlan> {
 
 /// One run in four has compacted topics. What else is drawn stays as it is without them.
 fn compact(seed: u64, topics: &mut [TopicPlan]) {
-    if (seed / 8) % 4 != 1 {
+    if !is_compacted(seed) {
         return;
     }
     let mut rng = Rng::new(seed ^ 0xC0_3FAC7);
+    let mut of_tombstones = Rng::new(seed ^ 0x0DE1_E7E5);
     for topic in topics {
-        let keys = u32::try_from(rng.between(1, 12)).expect("a few");
+        let count = u32::try_from(rng.between(1, 12)).expect("a few");
+        let tombstones = if has_tombstones(seed) {
+            u32::try_from(of_tombstones.between(2, 6)).expect("a few")
+        } else {
+            0
+        };
+        let keys = Keys { count, tombstones };
         topic.keys = rng.chance(3, 4).then_some(keys);
     }
+}
+
+fn is_compacted(seed: u64) -> bool {
+    (seed / 8) % 4 == 1
+}
+
+/// Every second run with compacted topics deletes keys.
+fn has_tombstones(seed: u64) -> bool {
+    is_compacted(seed) && (seed / 32).is_multiple_of(2)
 }
 
 fn producers(

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use catena_broker::runtime::clock;
 use catena_protocol::error::ErrorCode;
 use catena_protocol::frame::Api;
 use catena_protocol::ids::{CorrelationId, Durability, ProducerId, TopicPartition};
@@ -10,7 +11,7 @@ use catena_protocol::messages::{
     AckItem, AckView, InitProducerRequest, ProduceItem, encode_produce_header,
 };
 
-use crate::model::Value;
+use crate::model::{Keys, Value};
 use crate::payload;
 use crate::wire::{CallError, Wire};
 use crate::world::World;
@@ -21,8 +22,8 @@ pub(crate) struct Plan {
     pub(crate) sender: u32,
     pub(crate) topic: String,
     pub(crate) tp: TopicPartition,
-    /// How many keys the records have; none if they need none.
-    pub(crate) keys: Option<u32>,
+    /// The keys of the records; none if they need none.
+    pub(crate) keys: Option<Keys>,
     pub(crate) batches: u32,
     pub(crate) records_max: u64,
     pub(crate) record_bytes: (u64, u64),
@@ -139,7 +140,7 @@ impl Producer {
             if pause_us > 0 {
                 let pause_us = self.world.draw(|rng| rng.below(pause_us));
                 let pause = std::time::Duration::from_micros(pause_us);
-                catena_broker::runtime::clock::sleep(pause).await;
+                clock::sleep(pause).await;
             }
             let (low, high) = self.plan.record_bytes;
             let (records, bytes) = self.world.draw(|rng| {
@@ -156,8 +157,12 @@ impl Producer {
                     number,
                 })
                 .collect();
+            let now_us = clock::now_us();
             for value in &values {
-                self.world.model.borrow_mut().sent(self.plan.tp, *value);
+                self.world
+                    .model
+                    .borrow_mut()
+                    .sent(self.plan.tp, *value, now_us);
             }
             let bytes = usize::try_from(bytes).expect("below 1 MiB");
             let bytes = payload::batch(&values, bytes, self.plan.keys);

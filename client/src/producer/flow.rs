@@ -49,7 +49,11 @@ pub(crate) enum Answer {
     /// Written, now or by an earlier transmission. Without an offset if it is not known.
     Written { base_offset: Option<u64> },
     /// Not this time. `uncertain`: the batch may be written all the same.
-    Retry { pause: bool, uncertain: bool },
+    Retry {
+        code: ErrorCode,
+        pause: bool,
+        uncertain: bool,
+    },
     /// Refused since records before it are missing; the broker expects this sequence.
     OutOfOrder { expected: Sequence },
     /// The broker knows nothing of this producer in this partition.
@@ -64,6 +68,8 @@ pub(crate) enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     TimedOut {
+        /// What this batch or one before it was refused with last.
+        refusal: Option<ErrorCode>,
         may_have_been_written: bool,
     },
     Rejected {
@@ -150,6 +156,8 @@ pub(crate) struct Flow<T> {
     records_unnumbered: u32,
     phase: Phase,
     bump: Bump,
+    /// What the last answer was, if it was a refusal.
+    refusal: Option<ErrorCode>,
     backoff: Backoff,
     /// The sequence after the last acknowledged record of this epoch.
     acked_end: Option<Sequence>,
@@ -180,6 +188,7 @@ impl<T> Flow<T> {
             records_unnumbered: 0,
             phase: Phase::Flowing,
             bump: Bump::No,
+            refusal: None,
             backoff: Backoff::new(seed),
             acked_end: None,
             records_lost: 0,
@@ -320,7 +329,12 @@ impl<T> Flow<T> {
         self.end_transmission(index);
         match answer {
             Answer::Written { base_offset } => self.written(index, base_offset, out),
-            Answer::Retry { pause, uncertain } => {
+            Answer::Retry {
+                code,
+                pause,
+                uncertain,
+            } => {
+                self.refusal = Some(code);
                 self.entries[index].uncertain |= uncertain;
                 self.after_refusal_of_expired(index);
                 self.drain(now, pause);
@@ -430,6 +444,7 @@ impl<T> Flow<T> {
 
     fn written(&mut self, index: usize, base_offset: Option<u64>, out: &mut Vec<Resolved<T>>) {
         self.backoff.succeeded();
+        self.refusal = None;
         // The broker takes no gap, so nothing before this batch is missing.
         if self.bump == Bump::PerhapsGap {
             self.bump = Bump::No;
@@ -519,6 +534,7 @@ impl<T> Flow<T> {
         self.resolve(
             index,
             Err(Failure::TimedOut {
+                refusal: self.refusal,
                 may_have_been_written,
             }),
             out,

@@ -320,6 +320,7 @@ impl LaneHandler {
             if is_news || self.has_moved(&core, queue) {
                 queue.reroute();
                 answer = Answer::Retry {
+                    code,
                     pause: false,
                     uncertain: false,
                 };
@@ -422,6 +423,7 @@ fn answer_to(code: ErrorCode, detail: u64) -> Answer {
         ErrorCode::SequenceReset => Answer::SequenceReset { last: sequence() },
         // These may come after the batch went into the journal.
         ErrorCode::StoreFailed | ErrorCode::ShuttingDown | ErrorCode::Internal => Answer::Retry {
+            code,
             pause: true,
             uncertain: true,
         },
@@ -429,6 +431,7 @@ fn answer_to(code: ErrorCode, detail: u64) -> Answer {
             Retry::Success => Answer::Written { base_offset: None },
             Retry::Backoff | Retry::Resend | Retry::RefreshMetadata | Retry::Reconnect => {
                 Answer::Retry {
+                    code,
                     pause: true,
                     uncertain: false,
                 }

@@ -558,6 +558,7 @@ impl PartitionQueue {
         let (topic, partition) = (self.topic.clone(), self.place.partition.0);
         match failure {
             Failure::TimedOut {
+                refusal,
                 may_have_been_written,
             } => {
                 let after = self.shared.config.delivery_timeout;
@@ -565,6 +566,7 @@ impl PartitionQueue {
                     topic,
                     partition,
                     after,
+                    refusal,
                     may_have_been_written,
                 }
             }

@@ -129,7 +129,15 @@ async fn a_refusal_until_the_timeout_says_not_written() {
     let error = in_time(producer.send_and_wait(record("x")))
         .await
         .expect_err("never taken");
-    assert!(matches!(error, ProduceError::TimedOut { .. }), "{error}");
+    let refusal = Some(ErrorCode::ChainStalled);
+    let names_it = matches!(&error, ProduceError::TimedOut { refusal: of, .. } if *of == refusal);
+    assert!(names_it, "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&ErrorCode::ChainStalled.to_string()),
+        "{error}"
+    );
     assert!(!error.may_have_been_written());
     assert!(broker.values(0).is_empty());
 }

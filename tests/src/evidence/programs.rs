@@ -17,11 +17,12 @@ pub struct Finding {
 }
 
 /// Bugs that only the simulator is meant to find, with the trouble that shows them.
-const BUGS: [(&str, &str); 4] = [
+const BUGS: [(&str, &str); 5] = [
     ("free-without-lease", "slow-readers"),
     ("skip-ledger", "damage"),
     ("compaction-drops-newest", "crashes"),
     ("free-without-checkpoint", "slow-readers"),
+    ("tombstone-leaves-older", "crashes"),
 ];
 
 /// The first seed that finds a bug ends the search, so this is only a bound.

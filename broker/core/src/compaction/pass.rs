@@ -12,6 +12,7 @@ use catena_protocol::ids::{Offset, TopicPartition};
 use super::{CompactedPartition, CompactionPolicy, Judge, JudgeError, KeyHasher, KeyMap, NotedTo};
 use crate::index::Extent;
 use crate::limits::COMPACTION_LEFT_MAX;
+use crate::planted::{self, Bug};
 
 /// What a pass does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +151,9 @@ impl Pass {
     /// Something of this extent should go, or cannot be known, and stays. That is remembered for
     /// good: the next pass notes other keys, and may find nothing wrong with it.
     pub fn leave(&mut self, extent: &Extent) {
+        if planted::is(Bug::TombstoneLeavesOlder) {
+            return;
+        }
         self.left_from = lower(self.left_from, Some(extent.base_offset));
     }
 

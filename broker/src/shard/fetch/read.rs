@@ -1,6 +1,7 @@
 //! Reads what a fetch session wants of one partition: slices of blocks, in offset order.
 //!
-//! Invariant: what is returned has no hole in it. An offset that no block holds, or whose block is
+//! Invariant: what is returned has no hole in it, and only its first batch may begin below what was
+//! asked for. An offset that no block holds, or whose block is
 //! damaged, ends what is returned; if nothing was read before it, it is an error that names the
 //! next offset that may be readable. A damaged body takes its own batch with it and no other. Runs
 //! on the shard's executor, in the session's task.
@@ -40,7 +41,7 @@ impl Unreadable {
     fn new(cause: ReadError, next: Offset) -> Unreadable {
         match cause {
             ReadError::Io { .. } => Unreadable::Failed(cause),
-            ReadError::Corrupt { .. } | ReadError::Missing { .. } => {
+            ReadError::Corrupt { .. } | ReadError::Unindexed { .. } | ReadError::Missing { .. } => {
                 Unreadable::Lost { cause, next }
             }
         }
@@ -171,7 +172,7 @@ async fn read_damaged(
 ) -> Option<(CachedBytes, Rc<OpenSegment>)> {
     match cause {
         ReadError::Corrupt { .. } => shard.reader.block_with_good_heads(place).await.ok(),
-        ReadError::Io { .. } | ReadError::Missing { .. } => None,
+        ReadError::Io { .. } | ReadError::Unindexed { .. } | ReadError::Missing { .. } => None,
     }
 }
 
@@ -240,13 +241,11 @@ async fn extent(
     let tp = position.tp;
     let found = shard.extents_from(tp, offset, FETCH_EXTENTS_AHEAD).await;
     let extents = found.map_err(|error| {
-        // What the page would have said is unknown up to where the index in memory begins.
-        let mem = shard.index.mem.borrow();
-        let recent = mem.floor(tp, offset, 1);
-        Unreadable::new(
-            error,
-            recent.first().map_or(high_watermark, |e| e.base_offset),
-        )
+        let next = match &error {
+            ReadError::Unindexed { next, .. } => *next,
+            _ => None,
+        };
+        Unreadable::new(error, next.unwrap_or(high_watermark))
     })?;
     match extents.first().copied() {
         Some(first) if first.base_offset <= offset => {
@@ -284,7 +283,8 @@ async fn block(
 
 /// The part of an extent from the batch that holds `from`: whole batches, at most `room` bytes
 /// (one batch at least if `must`). Gives the bytes, where they start in the extent, and the offset
-/// after them.
+/// after them. Unless `must`, nothing if that batch begins before: between two looks compaction put
+/// it in the place of what was read of it already.
 fn cut(
     extent: &Extent,
     block: &CachedBytes,
@@ -305,6 +305,9 @@ fn cut(
         let header = BatchHeader::decode(&bytes[at..]).ok()?;
         let batch_bytes = usize::try_from(header.length).expect("u32 fits usize");
         if header.next_offset() > from {
+            if header.base_offset < from && !must {
+                return None;
+            }
             let first = *begin.get_or_insert(at);
             let fits = at + batch_bytes - first <= room || (must && at == first);
             if !fits {

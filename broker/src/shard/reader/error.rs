@@ -25,6 +25,17 @@ pub enum ReadError {
         /// What does not fit.
         reason: String,
     },
+    /// The page of the index that would name the block is corrupt.
+    #[error("{place}, with a page of the index, is corrupt: {reason}")]
+    Unindexed {
+        /// Where the page is.
+        place: BlockLocation,
+        /// What does not fit.
+        reason: String,
+        /// The next offset that another page names, or that this one cannot; none if there is no
+        /// such.
+        next: Option<Offset>,
+    },
     /// No block holds these offsets.
     #[error("offsets {from} to {next} are lost")]
     Missing {

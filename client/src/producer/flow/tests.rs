@@ -53,6 +53,7 @@ fn written(item: u32, offset: u64) -> Vec<Resolved<u32>> {
 }
 
 const RETRY: Answer = Answer::Retry {
+    code: ErrorCode::ChainStalled,
     pause: true,
     uncertain: false,
 };
@@ -136,6 +137,7 @@ fn an_unsent_batch_that_expires_leaves_no_gap() {
     let mut out = Vec::new();
     flow.handle_time(late, &mut out);
     let failure = Failure::TimedOut {
+        refusal: None,
         may_have_been_written: false,
     };
     assert_eq!(
@@ -159,6 +161,7 @@ fn an_expired_batch_of_unknown_outcome_makes_the_rest_start_the_next_epoch() {
     let mut out = Vec::new();
     flow.handle_time(late, &mut out);
     let failure = Failure::TimedOut {
+        refusal: None,
         may_have_been_written: true,
     };
     assert_eq!(
@@ -475,6 +478,7 @@ impl World {
                     self.broker.append(*stamp, *item);
                 }
                 self.answer_next(Answer::Retry {
+                    code: ErrorCode::StoreFailed,
                     pause: true,
                     uncertain: true,
                 });
@@ -559,6 +563,7 @@ impl World {
                 Err(
                     Failure::TimedOut {
                         may_have_been_written: false,
+                        ..
                     }
                     | Failure::Rejected {
                         may_have_been_written: false,
