@@ -37,10 +37,6 @@ pub enum Target {
 pub struct Home(Kind);
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a test has a handful of them and moves none"
-)]
 enum Kind {
     Server(Box<Broker>),
     Embedded {
