@@ -19,8 +19,8 @@ const HEAD_BYTES: usize = 8;
 /// The header that holds them in a tombstone, which has no value.
 const TOMBSTONE_HEADER: &str = "of";
 
-/// A batch of one record per value, each of about `bytes` bytes, with one of `keys`; tombstones have
-/// no more than their head.
+/// A batch of one record per value, each of about `bytes` bytes, with one of `keys`. Tombstones
+/// have no more than their head.
 pub(crate) fn batch(values: &[Value], bytes: usize, keys: Option<Keys>) -> Vec<u8> {
     let codecs = [Codec::None, Codec::Lz4, Codec::Zstd];
     let sender = usize::try_from(values[0].sender).expect("a few");
