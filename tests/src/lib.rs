@@ -36,5 +36,6 @@ pub mod seeded;
 pub mod soak;
 pub mod stalls;
 pub mod steal;
+pub mod strand;
 pub mod wait;
 pub mod witness;

@@ -32,11 +32,14 @@ pub enum Bug {
     /// A segment is freed as soon as batches were moved out of it, although a checkpoint that is
     /// kept leads there.
     FreeWithoutCheckpoint,
+    /// Executors have no heartbeat: one that parks with runnable tasks sleeps until something else
+    /// wakes it.
+    NoHeartbeat,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 12] = [
         Bug::AckBeforeFlush,
         Bug::MissingDirectoryFlush,
         Bug::RetryFailedFlush,
@@ -48,6 +51,7 @@ impl Bug {
         Bug::SkipLedger,
         Bug::CompactionDropsNewest,
         Bug::FreeWithoutCheckpoint,
+        Bug::NoHeartbeat,
     ];
 
     /// Its name in options and reports.
@@ -64,6 +68,7 @@ impl Bug {
             Bug::SkipLedger => "skip-ledger",
             Bug::CompactionDropsNewest => "compaction-drops-newest",
             Bug::FreeWithoutCheckpoint => "free-without-checkpoint",
+            Bug::NoHeartbeat => "no-heartbeat",
         }
     }
 
