@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod churn;
 pub mod clients;
 pub mod command;
 pub mod compacting;

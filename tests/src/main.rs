@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use catena_tests::cuts::{Point, Session, run};
 use catena_tests::evidence::{self, Plan};
 use catena_tests::machine::{Build, Layout};
-use catena_tests::{idle, soak, strand};
+use catena_tests::{churn, idle, soak, strand};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -34,6 +34,18 @@ enum Command {
         /// How many power cuts instead
         #[arg(long)]
         cuts: Option<u64>,
+    },
+    /// Lets power, processes, connections, topics and segments come and go on the same data
+    Churn {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Decides the order of events and all that is random in them
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// What the data lies on: powerfs, ext4 or xfs
+        #[arg(long, default_value = "powerfs")]
+        layout: String,
     },
     /// Watches stalls and memory under mixed load, with readers that take nothing
     Soak {
@@ -100,6 +112,16 @@ fn main() -> Result<()> {
             let evidence = runtime.block_on(evidence::gather(&plan))?;
             evidence::print(&evidence);
             ensure!(evidence.is_good(), "the evidence is not good");
+        }
+        Command::Churn {
+            minutes,
+            seed,
+            layout,
+        } => {
+            let plan = churn::Plan::new(minutes_long(minutes), seed, layout_named(&layout)?);
+            let findings = churn::run(&plan).map_err(|error| anyhow!(error))?;
+            let wrong = findings.wrong();
+            ensure!(wrong.is_empty(), wrong.join("; "));
         }
         Command::Soak {
             minutes,
