@@ -64,6 +64,17 @@ impl Settings {
             ..Self::default()
         }
     }
+
+    /// The same for a broker that has a planted bug, if `bug` names one.
+    #[must_use]
+    pub fn with_bug(mut self, bug: Option<&str>) -> Self {
+        if let Some(bug) = bug {
+            self.program = Some(programs::planted_broker().to_path_buf());
+            let variable = "CATENA_PLANTED_BUG".to_owned();
+            self.environment.push((variable, bug.to_owned()));
+        }
+        self
+    }
 }
 
 /// A broker, running or not.

@@ -21,12 +21,7 @@ pub use raw::read_all;
 use crate::history::History;
 use crate::history::recorder::Recorder;
 use crate::seeded::Seeded;
-
-/// How often is looked whether all have finished.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-
-/// After so many looks the rest counts as stuck. Looks and not time: a paused machine is not stuck.
-const LOOKS_MAX: u32 = 6_000;
+use crate::wait::comes_true;
 
 /// Generous: whoever else uses the machine may pause all of this for a while.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -53,6 +48,8 @@ pub struct Load {
     pub in_flight: usize,
     /// The delivery timeout of the library's producer.
     pub delivery_timeout: Duration,
+    /// How long both producers rest after a send to each of their partitions.
+    pub pause: Duration,
 }
 
 impl Default for Load {
@@ -61,6 +58,7 @@ impl Default for Load {
             seed: 1,
             in_flight: 32,
             delivery_timeout: Duration::from_secs(600),
+            pause: Duration::ZERO,
         }
     }
 }
@@ -79,19 +77,27 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Makes a topic and starts one client of each kind.
+    /// As [`start_on`](Self::start_on), with the topic `events`.
     ///
     /// # Errors
     /// What the broker refused, in words.
     pub async fn start(addr: &str, load: Load) -> Result<Self, String> {
+        Self::start_on(addr, "events", load).await
+    }
+
+    /// Makes a topic and starts one client of each kind.
+    ///
+    /// # Errors
+    /// What the broker refused, in words.
+    pub async fn start_on(addr: &str, topic: &str, load: Load) -> Result<Self, String> {
         const PARTITIONS: u32 = 2;
         let client = Client::builder().request_timeout(REQUEST_TIMEOUT);
         let client = client.connect(addr).await.map_err(words)?;
         let admin = client.admin();
-        let made = admin.create_topic("events", PARTITIONS, TopicConfig::default());
+        let made = admin.create_topic(topic, PARTITIONS, TopicConfig::default());
         let target = Target {
             addr: addr.to_owned(),
-            topic: "events".to_owned(),
+            topic: topic.to_owned(),
             topic_id: made.await.map_err(words)?,
             partitions: PARTITIONS,
         };
@@ -101,7 +107,7 @@ impl Clients {
             .build()
             .await
             .map_err(words)?;
-        let consumer = client.consumer().topic("events").build().await;
+        let consumer = client.consumer().topic(topic).build().await;
         let consumer = consumer.map_err(words)?;
         let recorder = Arc::new(Recorder::default());
         let stop_sending = Arc::new(AtomicBool::new(false));
@@ -124,7 +130,7 @@ impl Clients {
             Arc::clone(&recorder),
             Arc::clone(&stop_sending),
         );
-        let raw_sending = thread::spawn(move || raw::produce(&to, load.seed, &notes, &stop));
+        let raw_sending = thread::spawn(move || raw::produce(&to, load, &notes, &stop));
         let (of, notes, stop) = (
             target.clone(),
             Arc::clone(&recorder),
@@ -157,14 +163,14 @@ impl Clients {
     pub async fn until_acknowledged(&self, more: u64) -> bool {
         let wanted = self.recorder.acknowledged() + more;
         let is_done = || self.recorder.acknowledged() >= wanted;
-        look(|| is_done() || self.recorder.is_hopeless()).await && is_done()
+        comes_true(|| is_done() || self.recorder.is_hopeless()).await && is_done()
     }
 
     /// Sends no more, waits for the outcome of what was sent, reads everything, and gives the
     /// whole history. What has no outcome in the end is stuck.
     pub async fn finish(mut self) -> History {
         self.stop_sending.store(true, Ordering::Relaxed);
-        let sent = look(|| {
+        let sent = comes_true(|| {
             // Tasks that ended are taken out of the set.
             while self.sending.try_join_next().is_some() {}
             self.sending.is_empty() && self.raw_sending.is_finished()
@@ -173,7 +179,7 @@ impl Clients {
         let target = self.target.clone();
         let read = tokio::task::spawn_blocking(move || read_all(&target)).await;
         self.stop_reading.store(true, Ordering::Relaxed);
-        let readers_end = look(|| {
+        let readers_end = comes_true(|| {
             while self.reading.try_join_next().is_some() {}
             self.reading.is_empty() && self.raw_reading.is_finished()
         });
@@ -191,16 +197,6 @@ impl Clients {
         }
         history
     }
-}
-
-async fn look(mut holds: impl FnMut() -> bool) -> bool {
-    for _ in 0..LOOKS_MAX {
-        if holds() {
-            return true;
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-    false
 }
 
 fn words(error: impl std::fmt::Display) -> String {

@@ -1,13 +1,19 @@
-//! Many connections at once: idle ones, and readers that ask for much and take nothing.
+//! Many connections at once: idle ones, ones that come, misbehave and go, and readers that ask for
+//! much and take nothing.
 
 use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::TcpStream;
 
 use catena_protocol::error::ErrorCode;
-use catena_protocol::ids::{Offset, PartitionId, SessionId, TopicId};
-use catena_protocol::messages::{FetchRequest, ListOffsetsItem, ListOffsetsRequest, OffsetSpec};
+use catena_protocol::ids::{CorrelationId, Offset, PartitionId, SessionId, TopicId};
+use catena_protocol::messages::{
+    FetchRequest, HelloRequest, ListOffsetsItem, ListOffsetsRequest, OffsetSpec, Request,
+};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use crate::peer::{Peer, interest};
+use crate::seeded::Seeded;
 
 /// What a stalled reader's own kernel takes before its sender notices.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
@@ -15,6 +21,46 @@ const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 /// Connections that said hello and nothing more.
 pub fn idle(addr: &str, count: usize) -> Vec<Peer> {
     (0..count).map(|_| Peer::connect(addr)).collect()
+}
+
+/// Opens `count` connections, lets them do something right or wrong, and closes all of them. They
+/// say hello and nothing more, or half of a request, or half of a hello, or bytes that are no
+/// frame, or nothing. Gives how many the broker took.
+pub fn wave(addr: &str, count: usize, random: &mut Seeded) -> usize {
+    let open: Vec<_> = (0..count).map(|_| guest(addr, random)).collect();
+    open.iter().filter(|guest| guest.is_ok()).count()
+}
+
+/// One of a wave. The broker may close it at any time, so what is sent may get lost.
+fn guest(addr: &str, random: &mut Seeded) -> io::Result<TcpStream> {
+    const GARBAGE_BYTES_MAX: usize = 4 << 10;
+    let kind = random.below(5);
+    if kind < 2 {
+        let mut peer = Peer::try_connect(addr)?;
+        if kind == 1 {
+            peer.try_send(&half(&ListOffsetsRequest::default()))?;
+        }
+        return peer.socket().try_clone();
+    }
+    let mut socket = TcpStream::connect(addr)?;
+    let said = match kind {
+        2 => half(&HelloRequest::default()),
+        3 => {
+            let bytes = 1 + random.below(GARBAGE_BYTES_MAX);
+            random.bytes(bytes)
+        }
+        _ => Vec::new(),
+    };
+    socket.write_all(&said)?;
+    Ok(socket)
+}
+
+/// The first half of a request's frame.
+fn half<R: Request>(request: &R) -> Vec<u8> {
+    let mut frame = Vec::new();
+    request.encode(CorrelationId(9), &mut frame);
+    frame.truncate(frame.len() / 2);
+    frame
 }
 
 /// Readers from the log start that do not read. The broker closes one after 30 s, so

@@ -19,15 +19,15 @@ use crate::cuts::{Report, judge};
 use crate::machine::{Boot, Build, Machine};
 use crate::peer::{Peer, batch};
 use crate::powerfs::{Effect, Fault, Loss, Operation};
+use crate::wait::comes_true;
 
 pub use rot::run as run_rot;
 
 /// The journal of the only shard; the metadata journal stays well.
 const JOURNAL: &str = "journals/000/";
 
-/// How often is looked whether something happened, and after how many looks it does not.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-const LOOKS_MAX: u32 = 6_000;
+/// How long a reader waits for what comes.
+const FETCH_WAIT: Duration = Duration::from_millis(10);
 
 const ACKS: u64 = 30;
 
@@ -178,7 +178,7 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
 /// Producers get the error for a failed store, health says it, readers read on.
 async fn watch_latch(machine: &Machine, clients: &Clients) -> Result<(), String> {
     let is_unwell = || machine.broker().admin_get("/healthz").contains(" 503 ");
-    let unwell = look(is_unwell).await;
+    let unwell = comes_true(is_unwell).await;
     seen(
         unwell,
         machine,
@@ -194,7 +194,7 @@ async fn watch_latch(machine: &Machine, clients: &Clients) -> Result<(), String>
         machine,
         &format!("a producer is told {:?} instead of StoreFailed", ack.error),
     )?;
-    let (item, payload) = peer.fetch(clients.target().topic_id, 0, LOOK_INTERVAL);
+    let (item, payload) = peer.fetch(clients.target().topic_id, 0, FETCH_WAIT);
     let is_readable = item.error == ErrorCode::None && !payload.is_empty();
     seen(is_readable, machine, "what was committed cannot be read")?;
     let after = clients.recorder().acknowledged();
@@ -233,7 +233,7 @@ async fn watch_recovery(
                 Peer::try_connect(machine.broker().addr()).map_err(|error| error.to_string())?;
             for offset in 0..ACKS {
                 // Whatever it says: wrong bytes would show in the readers' history.
-                let _ = peer.fetch(clients.target().topic_id, offset, LOOK_INTERVAL);
+                let _ = peer.fetch(clients.target().topic_id, offset, FETCH_WAIT);
             }
         }
         Failure::Slow => {
@@ -241,7 +241,8 @@ async fn watch_recovery(
             seen(goes_on, machine, "a slow disk stops everything")?;
         }
         Failure::Hung => {
-            let hangs = look(|| machine.disk().injected().contains_key("hung operation")).await;
+            let hangs =
+                comes_true(|| machine.disk().injected().contains_key("hung operation")).await;
             seen(hangs, machine, "nothing is written")?;
         }
         _ => {}
@@ -263,14 +264,4 @@ fn seen(holds: bool, machine: &Machine, otherwise: &str) -> Result<(), String> {
     } else {
         Err(machine.failure(otherwise))
     }
-}
-
-async fn look(mut holds: impl FnMut() -> bool) -> bool {
-    for _ in 0..LOOKS_MAX {
-        if holds() {
-            return true;
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-    false
 }

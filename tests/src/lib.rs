@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod churn;
 pub mod clients;
 pub mod command;
 pub mod compacting;
@@ -19,6 +20,7 @@ pub mod disk_faults;
 pub mod evidence;
 pub mod filler;
 pub mod flips;
+pub mod growth;
 pub mod history;
 pub mod home;
 pub mod hourly;
@@ -33,6 +35,8 @@ pub mod programs;
 pub mod reading;
 pub mod seeded;
 pub mod soak;
+pub mod stalls;
 pub mod steal;
+pub mod strand;
 pub mod wait;
 pub mod witness;

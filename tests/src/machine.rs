@@ -6,12 +6,10 @@
 
 mod volume;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::broker::{Broker, Readiness, Settings};
 use crate::powerfs::{Loss, PowerFs, Sectors};
-use crate::programs;
 
 pub use volume::Layout;
 use volume::Volume;
@@ -73,22 +71,14 @@ impl Machine {
     pub fn build(build: &Build) -> Result<Self, String> {
         let disk = PowerFs::mount(build.seed).map_err(|error| error.to_string())?;
         let volume = Volume::make(&disk, build.layout)?;
-        let broker = Broker::prepare(Settings {
+        let settings = Settings {
             space: "256MiB".to_owned(),
             cache: "8MiB".to_owned(),
             more: vec!["--segment-bytes".to_owned(), "4MiB".to_owned()],
             data_dir: Some(volume.data_dir(&disk)),
-            program: build
-                .bug
-                .as_ref()
-                .map(|_| PathBuf::from(programs::planted_broker())),
-            environment: build
-                .bug
-                .iter()
-                .map(|bug| ("CATENA_PLANTED_BUG".to_owned(), bug.clone()))
-                .collect(),
             ..Settings::default()
-        });
+        };
+        let broker = Broker::prepare(settings.with_bug(build.bug.as_deref()));
         disk.set_flush_delay(build.flush_delay);
         Ok(Self {
             disk,

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use catena_tests::cuts::{Point, Session, run};
 use catena_tests::evidence::{self, Plan};
 use catena_tests::machine::{Build, Layout};
-use catena_tests::{idle, soak};
+use catena_tests::{churn, idle, soak, strand};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -35,6 +35,18 @@ enum Command {
         #[arg(long)]
         cuts: Option<u64>,
     },
+    /// Lets power, processes, connections, topics and segments come and go on the same data
+    Churn {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Decides the order of events and all that is random in them
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// What the data lies on: powerfs, ext4 or xfs
+        #[arg(long, default_value = "powerfs")]
+        layout: String,
+    },
     /// Watches stalls and memory under mixed load, with readers that take nothing
     Soak {
         /// How long
@@ -43,6 +55,15 @@ enum Command {
         /// Readers that ask for much and do not read; needs two descriptors each
         #[arg(long, default_value_t = 1_000)]
         stalled_readers: usize,
+    },
+    /// Provokes executors that sleep over work, on a busy core
+    Strand {
+        /// How long
+        #[arg(long, default_value_t = 5)]
+        minutes: u64,
+        /// The broker has no heartbeat: strandings have to be seen
+        #[arg(long)]
+        planted: bool,
     },
     /// Measures what idle connections cost
     Idle {
@@ -92,27 +113,36 @@ fn main() -> Result<()> {
             evidence::print(&evidence);
             ensure!(evidence.is_good(), "the evidence is not good");
         }
+        Command::Churn {
+            minutes,
+            seed,
+            layout,
+        } => {
+            let plan = churn::Plan::new(minutes_long(minutes), seed, layout_named(&layout)?);
+            let findings = churn::run(&plan).map_err(|error| anyhow!(error))?;
+            let wrong = findings.wrong();
+            ensure!(wrong.is_empty(), wrong.join("; "));
+        }
         Command::Soak {
             minutes,
             stalled_readers,
         } => {
             let findings = soak::run(&soak::Plan {
-                duration: Duration::from_secs(minutes * 60),
+                duration: minutes_long(minutes),
                 stalled_readers,
             });
             ensure!(findings.wrong.is_empty(), findings.wrong.join("; "));
         }
+        Command::Strand { minutes, planted } => {
+            let findings = strand::run(strand::Plan {
+                duration: minutes_long(minutes),
+                planted,
+            });
+            let wrong = findings.wrong(planted);
+            ensure!(wrong.is_none(), wrong.unwrap_or_default());
+        }
         Command::Idle { connections } => {
-            let found = idle::run(connections);
-            let [before, with] = found.ticks;
-            println!(
-                "{} bytes for each of {connections} connections",
-                found.bytes_each
-            );
-            println!("processor time in 5 s: {before} ticks of 10 ms before, {with} with them");
-            for (when, line) in ["before", "with them", "after"].iter().zip(found.latency) {
-                println!("{when:>9}: {line}");
-            }
+            idle_cost(connections);
         }
         Command::Cuts {
             seed,
@@ -121,35 +151,58 @@ fn main() -> Result<()> {
             layout,
             bug,
         } => {
-            let all = [Layout::Direct, Layout::Ext4, Layout::Xfs];
-            let found = all.into_iter().find(|known| known.name() == layout);
-            let layout = found.ok_or_else(|| anyhow!("there is no layout {layout:?}"))?;
             let build = Build {
-                layout,
+                layout: layout_named(&layout)?,
                 bug,
                 ..Build::new(seed)
             };
             let point = from_operation.map_or(Point::Random, Point::Enumerated);
             let session = Session::new(build, cuts, point);
-            let report = runtime
-                .block_on(run(&session))
-                .map_err(|error| anyhow!(error))?;
-            for anomaly in &report.anomalies {
-                println!("{anomaly}");
-            }
-            println!(
-                "cuts survived {}, while starting {}, sectors kept {} lost {}, acknowledged {}, \
-                 polled {}, anomalies {}",
-                report.survived,
-                report.while_starting,
-                report.sectors.kept,
-                report.sectors.lost,
-                report.acknowledged,
-                report.polled,
-                report.anomalies.len()
-            );
-            ensure!(report.anomalies.is_empty(), "there are anomalies");
+            runtime.block_on(cut(&session))?;
         }
     }
     Ok(())
+}
+
+const fn minutes_long(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+fn layout_named(name: &str) -> Result<Layout> {
+    let all = [Layout::Direct, Layout::Ext4, Layout::Xfs];
+    let found = all.into_iter().find(|layout| layout.name() == name);
+    found.ok_or_else(|| anyhow!("there is no layout {name:?}"))
+}
+
+async fn cut(session: &Session) -> Result<()> {
+    let report = run(session).await.map_err(|error| anyhow!(error))?;
+    for anomaly in &report.anomalies {
+        println!("{anomaly}");
+    }
+    println!(
+        "cuts survived {}, while starting {}, sectors kept {} lost {}, acknowledged {}, \
+         polled {}, anomalies {}",
+        report.survived,
+        report.while_starting,
+        report.sectors.kept,
+        report.sectors.lost,
+        report.acknowledged,
+        report.polled,
+        report.anomalies.len()
+    );
+    ensure!(report.anomalies.is_empty(), "there are anomalies");
+    Ok(())
+}
+
+fn idle_cost(connections: usize) {
+    let found = idle::run(connections);
+    let [before, with] = found.ticks;
+    println!(
+        "{} bytes for each of {connections} connections",
+        found.bytes_each
+    );
+    println!("processor time in 5 s: {before} ticks of 10 ms before, {with} with them");
+    for (when, line) in ["before", "with them", "after"].iter().zip(found.latency) {
+        println!("{when:>9}: {line}");
+    }
 }

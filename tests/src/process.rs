@@ -61,6 +61,43 @@ pub fn keep_to(core: usize) {
     rustix::thread::sched_setaffinity(None, &set).expect("this machine has the core");
 }
 
+/// The cores of this thread, to keep a broker with one shard apart from its load.
+#[derive(Clone, Copy, Debug)]
+pub struct Cores {
+    /// All that the thread may use.
+    pub all: CpuSet,
+    /// The first of them: a broker with one shard takes it.
+    pub first: usize,
+    /// The others, or all if there is only one.
+    pub others: CpuSet,
+}
+
+impl Cores {
+    /// Asks the kernel.
+    ///
+    /// # Panics
+    /// If it does not tell.
+    pub fn of_this_thread() -> Self {
+        let all = rustix::thread::sched_getaffinity(None).expect("a thread may ask for its cores");
+        let first = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core));
+        let first = first.expect("a thread may run somewhere");
+        let mut others = all;
+        others.unset(first);
+        if others.count() == 0 {
+            others = all;
+        }
+        Self { all, first, others }
+    }
+}
+
+/// Lets this thread, and every thread and process that it starts from now on, run on these cores.
+///
+/// # Panics
+/// If it may not.
+pub fn allow(cores: &CpuSet) {
+    rustix::thread::sched_setaffinity(None, cores).expect("it ran there before");
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

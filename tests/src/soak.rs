@@ -4,30 +4,25 @@
 //! The broker has one core and everything else another. Run by hand: `catena-tests soak`.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use catena_protocol::ids::TopicId;
 use catena_protocol::messages::DescribeTopicRequest;
 
 use crate::broker::{Broker, Settings};
 use crate::crowd::StalledReaders;
+use crate::growth::{Growth, RESIDENT_RISE_MAX, mib};
 use crate::peer::Peer;
 use crate::process::{self, Sample};
 use crate::steal::{Recorder, Thefts};
-use crate::{programs, wait};
+use crate::{programs, stalls, wait};
 
 /// A quarter of it may be pinned by readers.
 const CACHE: &str = "256MiB";
 const PINNED_BYTES_MAX: u64 = (256 << 20) / 4;
 
-/// Longer than this no shard may stand still while the host lets it run.
-const STALL_MAX: Duration = Duration::from_millis(100);
-
 const BROKER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
-
-/// What memory may grow between the middle third of the run and the last.
-const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -106,23 +101,11 @@ pub fn run(plan: &Plan) -> Findings {
 }
 
 fn judge_stalls(broker: &Broker, thefts: &Thefts, findings: &mut Findings) {
-    for line in broker.log().lines() {
-        if line.contains("held its executor") {
-            println!("{line}");
-        }
-        let Some(stall) = Stall::parse(line) else {
-            continue;
-        };
-        let stolen = thefts.before(stall.ended, stall.length);
-        println!("{line}\n  the host kept {} ms of it", stolen.as_millis());
-        if stall.length.saturating_sub(stolen) > STALL_MAX {
-            findings.wrong.push(format!(
-                "a shard stood still for {} ms, of which the host kept {} ms",
-                stall.length.as_millis(),
-                stolen.as_millis()
-            ));
-        }
+    let stalls = stalls::judge(&broker.log(), thefts, &[]);
+    for line in &stalls.lines {
+        println!("{line}");
     }
+    findings.wrong.extend(stalls.wrong);
     let seen = broker.metric("catena_watchdog_stalls_total");
     println!(
         "stalls {}, seen by the watchdog {seen}, the longest {:.1} ms",
@@ -134,45 +117,22 @@ fn judge_stalls(broker: &Broker, thefts: &Thefts, findings: &mut Findings) {
     }
 }
 
-/// What a line of the broker's log says of a late heartbeat.
-struct Stall {
-    ended: SystemTime,
-    length: Duration,
-}
-
-impl Stall {
-    fn parse(line: &str) -> Option<Self> {
-        if !line.contains("stood still") {
-            return None;
-        }
-        let time = line.split_whitespace().next()?;
-        let (_, rest) = line.split_once("late_ms=")?;
-        let late_ms = rest.split_whitespace().next()?.parse().ok()?;
-        Some(Self {
-            ended: humantime::parse_rfc3339(time).ok()?,
-            length: Duration::from_millis(late_ms),
-        })
-    }
-}
-
+/// Only memory has to be flat: descriptors come and go with the stalled readers.
 fn judge_memory(looks: &[Look], findings: &mut Findings) {
-    let third = looks.len() / 3;
-    let peak = |looks: &[Look]| looks.iter().map(|look| look.process.resident_bytes).max();
-    let middle = peak(&looks[third..2 * third]).unwrap_or_default();
-    let last = peak(&looks[2 * third..]).unwrap_or_default();
+    let samples: Vec<_> = looks.iter().map(|look| (look.at, look.process)).collect();
+    if let Some(growth) = Growth::of_warm(&samples) {
+        println!("the last two thirds: {growth}");
+        if growth.resident.rise > RESIDENT_RISE_MAX {
+            findings.wrong.push("memory grows".to_owned());
+        }
+    }
     let pinned = looks.iter().map(|look| look.pinned_bytes).max();
     let pinned = pinned.unwrap_or_default();
     println!(
-        "resident at most {:.1} MiB in the middle third, {:.1} MiB in the last; pinned at most \
-         {:.1} of {:.1} MiB",
-        mib(middle),
-        mib(last),
+        "pinned at most {:.1} of {:.1} MiB",
         mib(pinned),
         mib(PINNED_BYTES_MAX),
     );
-    if last > middle + GROWTH_BYTES_MAX {
-        findings.wrong.push("memory grows".to_owned());
-    }
     if pinned > PINNED_BYTES_MAX {
         findings
             .wrong
@@ -245,25 +205,4 @@ fn longest_stall_ms(metrics: &str) -> f64 {
     let values = lines.filter_map(|line| line.strip_prefix("catena_stall_max_seconds{"));
     let seconds = values.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
     seconds.fold(0.0, f64::max) * 1e3
-}
-
-fn mib(bytes: u64) -> f64 {
-    let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
-    f64::from(kib) / 1024.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stalls_are_read_from_the_log() {
-        let line = "2026-11-22T05:58:11.549067Z  WARN catena_broker::runtime: an executor stood \
-                    still; running: a task held it thread=\"catena-0\" late_ms=102 running_ms=64";
-        let stall = Stall::parse(line).expect("a stall");
-        assert_eq!(stall.length, Duration::from_millis(102));
-        let ended = stall.ended.duration_since(SystemTime::UNIX_EPOCH);
-        assert_eq!(ended.expect("after 1970").as_millis(), 1_795_327_091_549);
-        assert!(Stall::parse("2026-11-22T05:58:11.5Z INFO ready late_ms=102").is_none());
-    }
 }

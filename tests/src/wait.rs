@@ -63,6 +63,20 @@ pub async fn within_limit<T>(what: &str, future: impl Future<Output = T>) -> T {
     found.unwrap_or_else(|_| panic!("still not after {LIMIT:?}: {what}"))
 }
 
+/// After so many looks it does not happen. Looks and not time: a paused machine is not stuck.
+const LOOKS_MAX: u32 = 6_000;
+
+/// Whether `holds` comes to give true, looked at for about a minute. For runs in which it may not.
+pub async fn comes_true(mut holds: impl FnMut() -> bool) -> bool {
+    for _ in 0..LOOKS_MAX {
+        if holds() {
+            return true;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    false
+}
+
 /// Lets time pass while something is measured. Not for tests: they wait for a condition.
 pub fn measure_for(duration: Duration) {
     let began = Instant::now();

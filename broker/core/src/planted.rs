@@ -34,11 +34,14 @@ pub enum Bug {
     FreeWithoutCheckpoint,
     /// A tombstone goes although an older record of its key had to be left where it is.
     TombstoneLeavesOlder,
+    /// Executors have no heartbeat: one that parks with runnable tasks sleeps until something else
+    /// wakes it.
+    NoHeartbeat,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 13] = [
         Bug::AckBeforeFlush,
         Bug::MissingDirectoryFlush,
         Bug::RetryFailedFlush,
@@ -51,6 +54,7 @@ impl Bug {
         Bug::CompactionDropsNewest,
         Bug::FreeWithoutCheckpoint,
         Bug::TombstoneLeavesOlder,
+        Bug::NoHeartbeat,
     ];
 
     /// Its name in options and reports.
@@ -68,6 +72,7 @@ impl Bug {
             Bug::CompactionDropsNewest => "compaction-drops-newest",
             Bug::FreeWithoutCheckpoint => "free-without-checkpoint",
             Bug::TombstoneLeavesOlder => "tombstone-leaves-older",
+            Bug::NoHeartbeat => "no-heartbeat",
         }
     }
 

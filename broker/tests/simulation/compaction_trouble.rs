@@ -11,7 +11,7 @@ use catena_protocol::messages::{
     AckView, AlterTopicRequest, Cleanup, CreateTopicRequest, ProduceItem, encode_produce_header,
 };
 
-use crate::model::Value;
+use crate::model::{Keys, Value};
 use crate::node::{JOURNALS, Node, NodeOptions};
 use crate::payload;
 use crate::wire::Wire;
@@ -23,7 +23,11 @@ const RECORD_BYTES: usize = 20_000;
 
 async fn append(wire: &mut Wire, topic: TopicId, number: u32) {
     let value = Value { sender: 0, number };
-    let batch = payload::batch(&[value], RECORD_BYTES, Some(3));
+    let keys = Keys {
+        count: 3,
+        tombstones: 0,
+    };
+    let batch = payload::batch(&[value], RECORD_BYTES, Some(keys));
     let item = ProduceItem {
         topic,
         batch_bytes: u32::try_from(batch.len()).expect("below 1 MiB"),

@@ -54,6 +54,9 @@ pub(super) async fn run(
             }
         }
         while outcomes.try_join_next().is_some() {}
+        if !load.pause.is_zero() {
+            tokio::time::sleep(load.pause).await;
+        }
     }
     while outcomes.join_next().await.is_some() {}
 }

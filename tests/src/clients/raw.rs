@@ -13,7 +13,7 @@ use catena_protocol::messages::{
     AckItem, FetchInterest, FetchItem, FetchRequest, InitProducerRequest, InitProducerResponse,
 };
 
-use super::{Target, value};
+use super::{Load, Target, value};
 use crate::history::recorder::Recorder;
 use crate::history::{FinalRead, Fingerprint, Outcome, Poll};
 use crate::peer::{Peer, numbered_batch};
@@ -39,8 +39,8 @@ const FETCH_BYTES_MAX: u32 = 4 << 20;
 const FETCH_WAIT_MS: u32 = 20;
 
 /// Sends one numbered record after the other, each until it has an outcome.
-pub(super) fn produce(target: &Target, seed: u64, recorder: &Recorder, stop: &AtomicBool) {
-    let mut random = Seeded::new(seed ^ 0x5eed);
+pub(super) fn produce(target: &Target, load: Load, recorder: &Recorder, stop: &AtomicBool) {
+    let mut random = Seeded::new(load.seed ^ 0x5eed);
     let mut sender = Sender::default();
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -61,6 +61,7 @@ pub(super) fn produce(target: &Target, seed: u64, recorder: &Recorder, stop: &At
                 None => thread::park_timeout(RETRY_INTERVAL),
             }
         }
+        thread::park_timeout(load.pause);
     }
 }
 
