@@ -10,7 +10,7 @@ use catena_broker::journal::recovery::{self, Scanned};
 use catena_broker::metrics::ShardMetrics;
 use catena_broker::runtime::file::FileAgent;
 use catena_broker::runtime::simulated;
-use catena_broker::runtime::simulated::disk::Fault;
+use catena_broker::runtime::simulated::disk::{Disk, Fault};
 use catena_broker::shard::checkpointer;
 use catena_core::checkpoint::ShardCheckpoint;
 use catena_core::ids::{JournalPos, SegmentSeq};
@@ -79,7 +79,7 @@ fn spoil(segment: SegmentSeq, block: u32) {
 }
 
 fn names() -> Vec<String> {
-    let files = simulated::with_disk(|disk| disk.files());
+    let files = simulated::with_disk(Disk::files);
     let name = |(path, _): &(PathBuf, u64)| path.display().to_string();
     files.iter().map(name).collect()
 }
@@ -186,7 +186,7 @@ fn a_checkpoint_that_is_refused_for_a_moment_counts() {
         assert_eq!(found.len(), 1);
         refuse(10_000);
         load().await.expect_err("nothing is known");
-        simulated::with_disk(catena_broker::runtime::simulated::disk::Disk::heal);
+        simulated::with_disk(Disk::heal);
         simulated::with_disk(|disk| disk.spoil(&path, 0));
         let found = load().await.expect("it is damaged, and passed over");
         assert_eq!(found.len(), 0);
