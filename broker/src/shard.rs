@@ -152,8 +152,10 @@ pub struct Shard {
     pub receiving: Rc<Receiving>,
     /// Connections that have not said `Hello` yet.
     pub greeting: Cell<usize>,
-    /// What outboxes pin, and what is read of old data for responses that are being put together.
-    fetch_memory: Rc<Budget>,
+    /// What outboxes pin.
+    sends_memory: Rc<Budget>,
+    /// What is read of old data for responses that are being put together.
+    cold_memory: Rc<Budget>,
     watchers: RefCell<FxHashMap<TopicPartition, Vec<Rc<FetchSession>>>>,
     stalled: RefCell<Vec<Rc<Connection>>>,
     connections: RefCell<FxHashMap<u64, Rc<Connection>>>,
@@ -326,15 +328,15 @@ impl Shard {
         self.relieve_pins();
     }
 
-    /// Takes blocks back from stalled connections while more than half of the memory for fetches is
+    /// Takes blocks back from stalled connections while more than half of the memory for sends is
     /// used: the rest is for those who read.
     pub fn relieve_pins(&self) {
-        if self.fetch_memory.is_crowded() {
+        if self.sends_memory.is_crowded() {
             let mut stalled = self.stalled.borrow_mut();
             stalled.retain(|connection| connection.is_stalled() && !connection.is_closed());
             for connection in stalled.iter() {
                 // Those that were parked before stay listed: more may have been queued for them.
-                if !self.fetch_memory.is_crowded() {
+                if !self.sends_memory.is_crowded() {
                     break;
                 }
                 connection.park();
@@ -345,7 +347,8 @@ impl Shard {
 
     /// Says in the metrics how much fetches pin.
     pub fn publish_pinned(&self) {
-        let pinned = u64::try_from(self.fetch_memory.used_bytes()).expect("usize fits u64");
+        let pinned = self.sends_memory.used_bytes() + self.cold_memory.used_bytes();
+        let pinned = u64::try_from(pinned).expect("usize fits u64");
         self.metrics.pinned_bytes.set(pinned);
     }
 

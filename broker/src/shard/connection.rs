@@ -289,7 +289,7 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
         match outbox.front() {
             Front::Empty => outbox.work.notified().await,
             Front::Parked(slice) => {
-                let mut charge = shard.fetch_memory.charge();
+                let mut charge = shard.sends_memory.charge();
                 charge
                     .grow_to(usize::try_from(slice.block.bytes).expect("u32 fits usize"))
                     .await;

@@ -146,7 +146,7 @@ async fn gather(
 ) -> Response {
     let mut response = Response::empty(session.id());
     let mut gathering = connection.gathering();
-    let mut charge = shard.fetch_memory.charge();
+    let mut charge = shard.cold_memory.charge();
     loop {
         while session.has_ready()
             && response.payload_bytes() < waiting.bytes_max
@@ -176,7 +176,7 @@ async fn gather(
         let has_enough = response.payload_bytes() >= waiting.bytes_min || response.has_errors();
         // Responses that wait for more must leave room for others.
         let is_crowded = response.payload_bytes() > 0
-            && (connection.is_fetch_crowded() || shard.fetch_memory.is_crowded());
+            && (connection.is_fetch_crowded() || shard.cold_memory.is_crowded());
         let now_us = clock::now_us();
         if has_enough
             || is_crowded

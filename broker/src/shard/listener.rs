@@ -216,7 +216,7 @@ pub async fn welcome(
         id,
         Rc::clone(&socket),
         Principal::Anonymous,
-        Rc::clone(&shard.fetch_memory),
+        Rc::clone(&shard.sends_memory),
     ));
     shard
         .connections

@@ -37,7 +37,7 @@ use crate::boot::{self, BootPlan, ScannedFrames, ShardInput};
 use crate::cache::BlockCache;
 use crate::journal::segments::{RESERVED_SEGMENTS, segment_of, segment_path};
 use crate::journal::{Journal, JournalConfig, JournalTail, recovery};
-use crate::limits::{DRAIN_TIMEOUT, FETCH_PIN_CACHE_DIVISOR};
+use crate::limits::{DRAIN_TIMEOUT, FETCH_PIN_CACHE_DIVISOR, FETCH_RESPONSE_BYTES_MAX};
 use crate::metrics::ShardMetrics;
 use crate::runtime::channel::{Notify, Receiver, Sender};
 use crate::runtime::clock;
@@ -221,6 +221,7 @@ async fn build(
         at_us: clock::now_us(),
         ..Taken::default()
     };
+    let fetch_bytes = boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR;
     let shard = Rc::new(Shard {
         id: boot.id,
         node: boot.node,
@@ -253,7 +254,9 @@ async fn build(
         producer_ids: RefCell::new(0..0),
         receiving: Rc::default(),
         greeting: Cell::new(0),
-        fetch_memory: Budget::new(boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR),
+        sends_memory: Budget::new(fetch_bytes / 2),
+        // One at a time exceeds it by a response, and then both together have their share.
+        cold_memory: Budget::new((fetch_bytes / 2).saturating_sub(FETCH_RESPONSE_BYTES_MAX)),
         watchers: RefCell::default(),
         stalled: RefCell::default(),
         connections: RefCell::default(),
