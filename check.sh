@@ -11,7 +11,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 step_fmt() { cargo fmt --all --check; }
 step_lint() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
-step_test() { cargo nextest run --locked --workspace; }
+# The programs that tests run come first, so that no test waits for a build.
+step_test() {
+  cargo build --locked --workspace --bins
+  cargo build --locked --package catena-broker --features planted-bugs --bin catena-broker-planted
+  cargo build --locked --package catena-broker --features simulation,planted-bugs --bin catena-simulate
+  cargo nextest run --locked --workspace
+}
 step_doctest() { cargo test --locked --workspace --doc; }
 step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items; }
 step_tidy() { cargo nextest run --locked --package catena-tools --test tidy; }
@@ -26,7 +32,7 @@ if [ $# -gt 0 ]; then steps=("$@"); else steps=(fmt lint test doctest doc fuzz t
 
 for step in "${steps[@]}"; do
   if ! declare -F "step_$step" >/dev/null; then
-    echo "check.sh: no step '$step'; there are: fmt lint test doctest doc tidy tour" >&2
+    echo "check.sh: no step '$step'; there are: fmt lint test doctest doc tidy fuzz tour evidence" >&2
     exit 2
   fi
 done

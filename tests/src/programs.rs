@@ -1,7 +1,7 @@
 //! Finds the programs under test, and builds them if what lies in the target directory is missing
 //! or older than its sources.
 //!
-//! A run of the whole workspace has built them already. Asking cargo all the same would cost each
+//! `./check.sh test` has built them already. Asking cargo all the same would cost each
 //! test process a wait for its lock, and may replace a program that another test is starting.
 
 use std::path::{Path, PathBuf};

@@ -35,6 +35,9 @@ use super::portable::{self, MemoryDisk};
 use super::probe::{self, ProbeError};
 use sockets::OpenSockets;
 
+/// Rounds of the ring for what was dropped at the end of an executor.
+const CLOSE_TIME: Duration = Duration::from_millis(2);
+
 /// After so long a loop that yields "if needed" does. The backend looks at the timer of the queues
 /// that have tasks as the turn begins: while only queues without a latency do, its own default
 /// counts, which is 100 ms in which no completion is reaped and no request seen.
@@ -287,6 +290,9 @@ where
         drop(at_start);
         let _at_end = heartbeat::backstops(Duration::ZERO);
         heartbeat.cancel().await;
+        // A file that is dropped is closed in the next rounds of the ring. What was dropped at the
+        // end would stay open for as long as the process lives.
+        glommio::timer::sleep(CLOSE_TIME).await;
         output
     });
     // The backend drops the tasks that are still queued when the executor is dropped, and a

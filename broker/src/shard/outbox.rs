@@ -6,7 +6,8 @@
 //! when the socket takes bytes. A parked slice holds a lease on its segment.
 //!
 //! Invariant: every slice that pins a buffer is charged to the shard's budget; what finds no room
-//! there is parked as it is queued. Runs on the shard's executor; the connection's writer task is the only one that takes bytes out.
+//! there is parked as it is queued. Runs on the shard's executor; the connection's writer task is
+//! the only one that takes bytes out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

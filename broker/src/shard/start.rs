@@ -221,7 +221,7 @@ async fn build(
         at_us: clock::now_us(),
         ..Taken::default()
     };
-    let fetch_bytes = boot.cache_bytes / FETCH_PIN_CACHE_DIVISOR;
+    let (sends_memory, cold_memory) = fetch_memory(boot.cache_bytes);
     let shard = Rc::new(Shard {
         id: boot.id,
         node: boot.node,
@@ -254,9 +254,8 @@ async fn build(
         producer_ids: RefCell::new(0..0),
         receiving: Rc::default(),
         greeting: Cell::new(0),
-        sends_memory: Budget::new(fetch_bytes / 2),
-        // One at a time exceeds it by a response, and then both together have their share.
-        cold_memory: Budget::new((fetch_bytes / 2).saturating_sub(FETCH_RESPONSE_BYTES_MAX)),
+        sends_memory,
+        cold_memory,
         watchers: RefCell::default(),
         stalled: RefCell::default(),
         connections: RefCell::default(),
@@ -279,6 +278,14 @@ async fn build(
         old_segments: old.foreign,
     };
     Ok((shard, opening))
+}
+
+/// What sends may pin, and what reads of old data may hold.
+fn fetch_memory(cache_bytes: usize) -> (Rc<Budget>, Rc<Budget>) {
+    let half = cache_bytes / FETCH_PIN_CACHE_DIVISOR / 2;
+    // One at a time exceeds it by a response, and then both together have their share.
+    let cold = half.saturating_sub(FETCH_RESPONSE_BYTES_MAX);
+    (Budget::new(half), Budget::new(cold))
 }
 
 /// A log with the chains of these sections, in the epochs that the metadata says.

@@ -238,3 +238,19 @@ fn a_write_to_a_file_opened_for_reading_is_a_bug() {
             .expect("never reached");
     });
 }
+
+#[test]
+fn a_file_that_is_dropped_at_the_end_of_an_executor_is_closed() {
+    let (_directory, path) = segment(PAGE);
+    let opened = path.clone();
+    run(move || async move {
+        prepare_device(opened.parent().expect("a directory"))
+            .await
+            .expect("the device works");
+        let file = LogFile::open(&opened, true).await;
+        drop(file.expect("the file exists"));
+    });
+    let descriptors = fs::read_dir("/proc/self/fd").expect("a Linux host");
+    let open = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    assert_eq!(open.filter(|file| *file == path).count(), 0);
+}
