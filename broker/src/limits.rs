@@ -26,10 +26,11 @@ pub const FETCH_CREDIT_BYTES: u64 = 64 * MIB;
 /// Control requests (metadata, topics, offsets) outstanding per connection.
 pub const CONTROL_CREDIT_REQUESTS: u32 = 64;
 
-/// What fetches may hold per shard, as a share of the shard's cache: half in sends, half in reads of
-/// old data, so that neither waits for the other. Once half of its half is used a stalled send gives
-/// up its buffers and resumes by position; what finds no room is read again when its turn comes.
-/// Readers of old data wait for room; one may read at any time, [`FETCH_RESPONSE_BYTES_MAX`] at most.
+/// What fetches may hold per shard, as a share of the shard's cache: half in sends, half in reads
+/// of old data, so that neither waits for the other. Once half of its half is used a stalled send
+/// gives up its buffers and resumes by position; what finds no room is read again when its turn
+/// comes. Readers of old data wait for room; one may read at any time,
+/// [`FETCH_RESPONSE_BYTES_MAX`] at most.
 pub const FETCH_PIN_CACHE_DIVISOR: usize = 4;
 
 /// The first request (Hello) has to arrive within this time after the accept.

@@ -5,6 +5,7 @@
 //! [`RuntimeError::Panicked`], never swallowed.
 
 mod heartbeat;
+mod rouse;
 mod sockets;
 mod task;
 mod thread_times;
@@ -222,7 +223,7 @@ where
             name: name.clone(),
             source,
         })?;
-    match ready_rx.recv() {
+    match rouse::until_ready(&ready_rx, &thread) {
         Ok(()) => Ok(thread),
         Err(_) => Err(match thread.join() {
             Ok(Err(error)) => error,
