@@ -242,7 +242,7 @@ impl ShardLog {
         dropped.sort_unstable();
         let is_dropped = |slot: PartitionSlot| dropped.binary_search(&slot).is_ok();
         chain.pending.retain(|batch| !is_dropped(batch.slot));
-        chain.expiring.retain(|key| !is_dropped(key.slot));
+        // Not from `expiring`: it must not be empty while the frame of an expiry is under way.
         chain.producers.retain_partitions(|slot| !is_dropped(slot));
         let mut states = Vec::with_capacity(dropped.len());
         for slot in &dropped {
