@@ -108,11 +108,6 @@ impl MemIndex {
         self.active.is_empty() && self.frozen_part().is_none_or(Recent::is_empty)
     }
 
-    /// Whether a frozen part waits for [`MemIndex::thaw_done`].
-    pub const fn has_frozen(&self) -> bool {
-        self.frozen.is_some()
-    }
-
     /// The active part becomes the frozen part, whatever its size, at once.
     ///
     /// # Panics

@@ -36,6 +36,7 @@ use catena_core::ids::{JournalPos, SegmentSeq};
 use tracing::{debug, warn};
 
 use super::Shard;
+use super::maintenance::Piece;
 use crate::journal::JournalError;
 use crate::journal::segments::SealedSegment;
 use crate::limits::{
@@ -54,17 +55,6 @@ enum Purpose {
     Reclaim,
     /// To put the batches of each partition together.
     Regroup,
-}
-
-/// What became of a piece of cleaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleaned {
-    /// There is nothing to do.
-    Nothing,
-    /// Something was done, and there may be more.
-    Some,
-    /// The store is full, and what could be emptied lies above the frame floor.
-    FloorIsLow,
 }
 
 /// State of the cleaner.
@@ -133,9 +123,9 @@ impl Shard {
     ///
     /// # Errors
     /// [`JournalError`]: the journal is latched.
-    pub async fn clean(self: &Rc<Self>) -> Result<Cleaned, JournalError> {
+    pub async fn clean(self: &Rc<Self>) -> Result<Piece, JournalError> {
         if !self.index.live.borrow().is_complete() {
-            return Ok(Cleaned::Nothing);
+            return Ok(Piece::Nothing);
         }
         self.cleaner.note_written(self.journal.written_bytes());
         let pressure = self.pressure();
@@ -149,7 +139,7 @@ impl Shard {
             Err(error) => {
                 warn!(segment = walk.segment.segment.get(), %error, "a segment cannot be emptied");
                 self.cleaner.stuck.borrow_mut().insert(walk.segment.segment);
-                return Ok(Cleaned::Some);
+                return Ok(Piece::Some);
             }
         };
         if walk.purpose == Purpose::Regroup && !gains_by_order(&found) {
@@ -157,13 +147,13 @@ impl Shard {
                 .in_order
                 .borrow_mut()
                 .insert(walk.segment.segment);
-            return Ok(Cleaned::Some);
+            return Ok(Piece::Some);
         }
         if !self.relocate(found, pressure).await? {
-            return Ok(Cleaned::Nothing);
+            return Ok(Piece::Nothing);
         }
         self.end_piece(walk);
-        Ok(Cleaned::Some)
+        Ok(Piece::Some)
     }
 
     /// How urgent space is.
@@ -250,9 +240,9 @@ impl Shard {
             && self.journal.segments().is_sealed(sealed.segment)
     }
 
-    fn unless_floor_is_low(&self, pressure: Pressure) -> Cleaned {
+    fn unless_floor_is_low(&self, pressure: Pressure) -> Piece {
         if pressure < Pressure::Full {
-            return Cleaned::Nothing;
+            return Piece::Nothing;
         }
         let credit = *self.cleaner.credit.borrow();
         let sealed = self.journal.segments().sealed().into_iter();
@@ -260,8 +250,8 @@ impl Shard {
         let facts: Vec<SegmentFacts> = known.map(|sealed| self.facts(sealed)).collect();
         let room = self.journal.cleaning_room();
         match choose_victim(facts, pressure, &credit, room) {
-            Some(_) => Cleaned::FloorIsLow,
-            None => Cleaned::Nothing,
+            Some(_) => Piece::FloorIsLow,
+            None => Piece::Nothing,
         }
     }
 

@@ -37,6 +37,7 @@ use catena_protocol::ids::{Offset, TopicId, TopicPartition};
 use tracing::{debug, warn};
 
 use super::Shard;
+use super::maintenance::Piece;
 use super::reader::ReadError;
 use crate::journal::JournalError;
 use crate::limits::{
@@ -76,17 +77,6 @@ impl Compaction {
     }
 }
 
-/// What became of a step of compaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compacting {
-    /// There is nothing to do.
-    Nothing,
-    /// Something was done, and there may be more.
-    Some,
-    /// What has waited for long lies above the frame floor.
-    FloorIsLow,
-}
-
 /// What a step came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -110,14 +100,14 @@ impl Shard {
     ///
     /// # Errors
     /// [`JournalError`]: the journal is latched.
-    pub async fn compact(self: &Rc<Self>) -> Result<Compacting, JournalError> {
+    pub async fn compact(self: &Rc<Self>) -> Result<Piece, JournalError> {
         if !self.index.live.borrow().is_complete() {
-            return Ok(Compacting::Nothing);
+            return Ok(Piece::Nothing);
         }
         let pass = self.compaction.pass.take();
         let pass = pass.filter(|pass| self.is_compacted(pass.tp));
         let Some(mut pass) = pass.or_else(|| self.begin_pass()) else {
-            return Ok(Compacting::Nothing);
+            return Ok(Piece::Nothing);
         };
         // A produce that comes meanwhile makes one of its own.
         let mut decompressor = self.compaction.decompressor.take();
@@ -129,26 +119,26 @@ impl Shard {
         Ok(self.end_step(pass, step?))
     }
 
-    fn end_step(&self, pass: Pass, step: Step) -> Compacting {
+    fn end_step(&self, pass: Pass, step: Step) -> Piece {
         match step {
             Step::More => {
                 *self.compaction.pass.borrow_mut() = Some(pass);
-                return Compacting::Some;
+                return Piece::Some;
             }
             Step::Waits => {
                 *self.compaction.pass.borrow_mut() = Some(pass);
-                return Compacting::Nothing;
+                return Piece::Nothing;
             }
             Step::Over => self.end_pass(pass),
             Step::GivenUp => self.put_off(pass.tp),
             Step::AboveFloor => {
                 self.put_off(pass.tp);
                 if self.may_raise_floor(pass.tp) {
-                    return Compacting::FloorIsLow;
+                    return Piece::FloorIsLow;
                 }
             }
         }
-        Compacting::Some
+        Piece::Some
     }
 
     fn put_off(&self, tp: TopicPartition) {

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use catena_core::limits::BLOCK_BYTES_MAX;
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{CorrelationId, SessionId};
 use catena_protocol::messages::{AckItem, ErrorResponse, encode_produce_ack};
@@ -289,12 +290,12 @@ async fn write_until_closed(shard: &Rc<Shard>, connection: &Rc<Connection>) -> i
         match outbox.front() {
             Front::Empty => outbox.work.notified().await,
             Front::Parked(slice) => {
+                // A whole block is read, and it may come with its neighbours.
                 let mut charge = shard.sends_memory.charge();
-                charge
-                    .grow_to(usize::try_from(slice.block.bytes).expect("u32 fits usize"))
-                    .await;
+                charge.grow_to(BLOCK_BYTES_MAX).await;
                 let slice = shard.reader.read_back(&slice).await;
                 let slice = slice.map_err(|error| lost_on_the_way(shard, error))?;
+                charge.shrink_to(slice.bytes.buffer.capacity());
                 outbox.restore(slice, charge);
             }
             Front::Ready => {

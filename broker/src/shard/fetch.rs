@@ -13,6 +13,7 @@ mod session;
 use std::rc::Rc;
 use std::time::Duration;
 
+use catena_core::limits::BLOCK_BYTES_MAX;
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{CorrelationId, SessionId};
 use catena_protocol::limits::FETCH_INTERESTS_MAX;
@@ -165,7 +166,8 @@ async fn gather(
             gathering.set(waiting.bytes_max);
             // What is new is in memory anyway, and its readers do not wait for the disk.
             if session.is_cold(&position) {
-                charge.grow_to(waiting.bytes_max).await;
+                // One batch is sent whatever the client's limit is.
+                charge.grow_to(waiting.bytes_max.max(BLOCK_BYTES_MAX)).await;
             }
             let room = waiting.bytes_max - response.payload_bytes();
             serve_partition(shard, session, &position, room, &mut response).await;

@@ -1,5 +1,6 @@
 //! The shard's background work, one thing after the other: index runs, checkpoints, retention,
-//! freeing segments. Runs on the shard's executor in the background queue.
+//! freeing segments, cleaning, compaction by key. Runs on the shard's executor in the background
+//! queue.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,11 +11,10 @@ use tracing::{error, warn};
 
 use super::Shard;
 use super::checkpointer::{self, Taken};
-use super::cleaner::Cleaned;
-use super::compaction::Compacting;
 use super::index::SegmentKey;
 use super::message::ShardMessage;
 use super::retention::Waiting;
+use crate::journal::JournalError;
 use crate::limits::PRODUCER_ROWS_BYTES_MAX;
 use crate::runtime::clock;
 
@@ -87,8 +87,10 @@ impl Rounds {
             note(shard, "making space", made);
             shard.free_segments().await;
         }
-        let has_cleaned = clean(shard, &mut self.taken).await;
-        let has_compacted = compact(shard, &mut self.taken).await;
+        let cleaned = shard.clean().await;
+        let has_cleaned = goes_on(shard, &mut self.taken, "cleaning", cleaned).await;
+        let compacted = shard.compact().await;
+        let has_compacted = goes_on(shard, &mut self.taken, "compaction", compacted).await;
         has_cleaned || has_compacted || shard.metrics.segments_freed.get() > freed_before
     }
 
@@ -106,30 +108,33 @@ impl Rounds {
     }
 }
 
-/// One piece of cleaning; tells whether to go on at once.
-async fn clean(shard: &Rc<Shard>, taken: &mut Taken) -> bool {
-    let outcome = match shard.clean().await {
-        Ok(Cleaned::Nothing) => return false,
-        Ok(Cleaned::Some) => return true,
-        // Two checkpoints raise it above every segment that is sealed now.
-        Ok(Cleaned::FloorIsLow) => make_space(shard, taken, &Waiting::default()).await,
-        Err(error) => Err(error.into()),
-    };
-    let has_raised = outcome.is_ok();
-    note(shard, "cleaning", outcome);
-    has_raised
+/// What became of a piece of cleaning or compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// There is nothing to do.
+    Nothing,
+    /// Something was done, and there may be more.
+    Some,
+    /// What there is to do is called for, and lies above the frame floor.
+    FloorIsLow,
 }
 
-/// One step of compaction; tells whether to go on at once.
-async fn compact(shard: &Rc<Shard>, taken: &mut Taken) -> bool {
-    let outcome = match shard.compact().await {
-        Ok(Compacting::Nothing) => return false,
-        Ok(Compacting::Some) => return true,
-        Ok(Compacting::FloorIsLow) => make_space(shard, taken, &Waiting::default()).await,
+/// Raises the frame floor if a piece of work calls for that; tells whether to go on at once.
+async fn goes_on(
+    shard: &Rc<Shard>,
+    taken: &mut Taken,
+    what: &str,
+    piece: Result<Piece, JournalError>,
+) -> bool {
+    let outcome = match piece {
+        Ok(Piece::Nothing) => return false,
+        Ok(Piece::Some) => return true,
+        // Two checkpoints raise it above every segment that is sealed now.
+        Ok(Piece::FloorIsLow) => make_space(shard, taken, &Waiting::default()).await,
         Err(error) => Err(error.into()),
     };
     let has_raised = outcome.is_ok();
-    note(shard, "compaction", outcome);
+    note(shard, what, outcome);
     has_raised
 }
 

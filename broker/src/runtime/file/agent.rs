@@ -135,27 +135,6 @@ impl FileAgent {
         }
     }
 
-    /// Creates `path` with `bytes` allocated but unwritten bytes (they read as zeros), durable with
-    /// its name. Takes no time, but first writes into it are slower.
-    ///
-    /// # Errors
-    /// As for [`create_zeroed`](Self::create_zeroed).
-    pub async fn create_allocated(&self, path: impl AsRef<Path>, bytes: u64) -> io::Result<()> {
-        let path = path.as_ref().to_owned();
-        match &self.0 {
-            Helper::Threads(threads) => {
-                run(&threads.quick, move || {
-                    zeroed::allocate(&path, bytes).map_err(within("create", &path))?;
-                    directory::sync_parent(&path)
-                })
-                .await
-            }
-            Helper::Memory(disk) => disk.create(&path, bytes).map_err(within("create", &path)),
-            #[cfg(feature = "simulation")]
-            Helper::Simulated(agent) => agent.create_zeroed(&path, bytes).await,
-        }
-    }
-
     /// Replaces the contents of `path` in one step: a reader after a crash finds the old contents
     /// or the new, never a mixture. Durable when it completes.
     ///
@@ -233,20 +212,6 @@ impl FileAgent {
                 .map_err(within("create directory", &path)),
             #[cfg(feature = "simulation")]
             Helper::Simulated(agent) => agent.create_dir(&path).await,
-        }
-    }
-
-    /// Makes the names in a directory durable.
-    ///
-    /// # Errors
-    /// As for all operations.
-    pub async fn sync_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        let path = path.as_ref().to_owned();
-        match &self.0 {
-            Helper::Threads(threads) => run(&threads.quick, move || directory::sync(&path)).await,
-            Helper::Memory(_) => Ok(()),
-            #[cfg(feature = "simulation")]
-            Helper::Simulated(agent) => agent.sync_dir(&path).await,
         }
     }
 

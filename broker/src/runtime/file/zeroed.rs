@@ -43,15 +43,6 @@ pub(super) fn create(path: &Path, bytes: u64, pause: Option<Duration>) -> io::Re
     })
 }
 
-/// Creates `path` with `bytes` allocated bytes and flushes it; not its directory.
-pub(super) fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
-    check_room(path, bytes)?;
-    create_with(path, |file| {
-        fallocate(file, 0, 0, bytes)?;
-        file.sync_all()
-    })
-}
-
 /// Creates a new file and fills it; removes it if that fails.
 fn create_with<T>(path: &Path, fill: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
     let file = OpenOptions::new()

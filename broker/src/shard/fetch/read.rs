@@ -1,10 +1,10 @@
 //! Reads what a fetch session wants of one partition: slices of blocks, in offset order.
 //!
 //! Invariant: what is returned has no hole in it, and only its first batch may begin below what was
-//! asked for. An offset that no block holds, or whose block is
-//! damaged, ends what is returned; if nothing was read before it, it is an error that names the
-//! next offset that may be readable. A damaged body takes its own batch with it and no other. Runs
-//! on the shard's executor, in the session's task.
+//! asked for. An offset that no block holds, or whose block is damaged, ends what is returned; if
+//! nothing was read before it, it is an error that names the next offset that may be readable. A
+//! damaged body takes its own batch with it and no other. Runs on the shard's executor, in the
+//! session's task.
 
 use std::rc::Rc;
 

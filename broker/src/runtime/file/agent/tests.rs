@@ -51,15 +51,6 @@ fn a_zeroed_file_has_its_size_its_blocks_and_only_zeros() {
 }
 
 #[test]
-fn an_allocated_file_has_its_size() {
-    with_agent(|agent, directory| async move {
-        let path = directory.join("segment");
-        agent.create_allocated(&path, 4 << 20).await.expect("room");
-        assert_eq!(fs::metadata(&path).expect("exists").len(), 4 << 20);
-    });
-}
-
-#[test]
 fn an_existing_file_is_never_zeroed() {
     with_agent(|agent, directory| async move {
         let path = directory.join("segment");
@@ -165,7 +156,6 @@ fn names_are_listed_renamed_and_removed() {
             .rename(journal.join("c"), directory.join("d"))
             .await
             .expect("moved");
-        agent.sync_dir(&directory).await.expect("flushed");
         assert_eq!(names(&agent, &directory).await, ["d", "journals"]);
     });
 }
