@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -107,9 +108,20 @@ pub enum ProbeError {
 
 /// Asks the kernel for a small ring.
 ///
+/// A thread of its own does it: the kernel takes a closed ring apart later, and interrupts for that
+/// whatever the thread that made it waits for by then.
+///
 /// # Errors
 /// One of the `Uring..` errors.
 pub fn io_uring() -> Result<(), ProbeError> {
+    let asked = thread::scope(|scope| {
+        let asking = thread::Builder::new().spawn_scoped(scope, set_up_ring)?;
+        asking.join().expect("one system call does not panic")
+    });
+    asked.map_err(|error| uring_error(error, uring_disabled()))
+}
+
+fn set_up_ring() -> io::Result<()> {
     // `struct io_uring_params` is 120 bytes; all zeros asks for the defaults.
     let mut params = [0_u64; 15];
     let entries: libc::c_uint = 4;
@@ -122,7 +134,7 @@ pub fn io_uring() -> Result<(), ProbeError> {
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
             Ok(())
         }
-        _ => Err(uring_error(io::Error::last_os_error(), uring_disabled())),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

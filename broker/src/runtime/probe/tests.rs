@@ -1,10 +1,27 @@
 //! The probes of the host pass here, and each refusal says what to do about it.
 
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
 use super::*;
 
 #[test]
 fn this_host_has_io_uring() {
     io_uring().expect("the tests need io_uring anyway");
+}
+
+#[test]
+fn whoever_asks_for_a_ring_is_not_interrupted_afterwards() {
+    let (mut ours, _theirs) = UnixStream::pair().expect("a pair of sockets");
+    // With a timeout the kernel does not go on by itself after an interruption.
+    let patience = Some(Duration::from_millis(20));
+    ours.set_read_timeout(patience).expect("a timeout");
+    for _ in 0..50 {
+        io_uring().expect("the tests need io_uring anyway");
+        let ended = ours.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(ended, Err(io::ErrorKind::WouldBlock), "nobody writes");
+    }
 }
 
 #[test]
