@@ -105,7 +105,7 @@ impl NodeStatus {
                     "shard {}: its thread has ended; it serves nobody until restart",
                     shard.name
                 ));
-            } else if let Some(stalled_ms) = shard.stalled_ms() {
+            } else if let Some(stalled_ms) = shard.stalled_ms().filter(|_| !shard.is_retired()) {
                 problems.push(format!(
                     "shard {}: no progress for {stalled_ms} ms",
                     shard.name
@@ -217,6 +217,15 @@ mod tests {
         );
         status.shards()[1].set_stalled(None);
         assert_eq!(status.problems().len(), 1);
+    }
+
+    #[test]
+    fn a_shard_that_was_stopped_in_a_stall_is_no_problem() {
+        let status = NodeStatus::new(["0"]);
+        status.shards()[0].set_stalled(Some(250));
+        assert_eq!(status.problems().len(), 1);
+        status.shards()[0].retire();
+        assert_eq!(status.problems(), Vec::<String>::new());
     }
 
     #[test]

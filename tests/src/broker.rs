@@ -6,6 +6,7 @@
 //! [`start_again`](Broker::start_again) panics unless the broker comes up. For runs in which it may
 //! not, there are [`launch`](Broker::launch) and [`readiness`](Broker::readiness).
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -288,6 +289,22 @@ impl Broker {
     pub fn pid(&self) -> u32 {
         let running = self.running.as_ref().expect("the broker runs");
         running.child.id()
+    }
+
+    /// The checkpoints of the first shard, the newest last; not those that are being written.
+    ///
+    /// # Panics
+    /// If its journal has no directory.
+    pub fn checkpoints(&self) -> Vec<PathBuf> {
+        let dir = self.data_dir().join("journals/000");
+        let entries = fs::read_dir(dir).expect("the journal's directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let number = |path: &PathBuf| -> Option<u64> {
+            let name = path.file_name()?.to_str()?;
+            name.strip_prefix("checkpoint-")?.parse().ok()
+        };
+        let numbered = paths.filter_map(|path| Some((number(&path)?, path)));
+        numbered.collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
     /// A directory beside the data, for files of the test.

@@ -68,7 +68,10 @@ pub async fn contents_of(client: &Client, topic: &str, partition: u32) -> Vec<Co
 }
 
 /// As [`contents_of`]; `None` if the log start moves past the reader.
-async fn contents_unless_overtaken(
+///
+/// # Panics
+/// As [`contents`].
+pub async fn contents_unless_overtaken(
     client: &Client,
     topic: &str,
     partition: u32,

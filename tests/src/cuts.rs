@@ -112,13 +112,16 @@ pub async fn run(session: &Session) -> Result<Report, String> {
             return Ok(report);
         }
     };
-    let ended = cut_often(session, &mut machine, &clients, &mut report).await;
+    let mut ended = cut_often(session, &mut machine, &clients, &mut report).await;
+    if ended.is_ok() && !clients.until_acknowledged(session.acknowledged_last).await {
+        ended = Err(machine.failure("no send is acknowledged after the last cut"));
+    }
     if let Err(error) = ended {
         report.stuck(error);
-        return Ok(report);
-    }
-    if !clients.until_acknowledged(session.acknowledged_last).await {
-        report.stuck(machine.failure("no send is acknowledged after the last cut"));
+        if clients.recorder().is_hopeless() {
+            // It was acknowledged, as was what was sent there.
+            report.lost("the topic is gone".to_owned());
+        }
         return Ok(report);
     }
     report.acknowledged = clients.recorder().acknowledged();
@@ -195,6 +198,11 @@ async fn cut_often(
 impl Report {
     fn stuck(&mut self, detail: String) {
         let kind = Kind::Stuck;
+        self.anomalies.push(Anomaly { kind, detail });
+    }
+
+    fn lost(&mut self, detail: String) {
+        let kind = Kind::LostWrite;
         self.anomalies.push(Anomaly { kind, detail });
     }
 }

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use catena_client::{Client, Record};
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{Durability, TopicId};
+use catena_protocol::messages::AckItem;
 
 use crate::peer::{Peer, batch};
+use crate::wait;
 
 /// A value of which a few hundred fill a segment.
 pub const VALUE_BYTES: usize = 64 << 10;
@@ -25,6 +27,17 @@ pub async fn produce(client: &Client, topic: &str, records: usize) {
     for handle in handles {
         handle.await.expect("an ack");
     }
+}
+
+/// Appends a batch once there is space: producers can be faster than the cleaner.
+///
+/// # Panics
+/// If there is none for long.
+pub fn append(peer: &mut Peer, topic: TopicId, batch: &[u8]) -> AckItem {
+    wait::until_some("there is space", || {
+        let ack = peer.produce(topic, Durability::Durable, batch);
+        (ack.error != ErrorCode::StorageFull).then_some(ack)
+    })
 }
 
 /// Less than a hundred of them fill the smallest store.

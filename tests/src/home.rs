@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use catena_client::Client;
 use catena_client::embedded::{EmbeddedBroker, Listen, Storage};
+use catena_client::{Client, TopicConfig};
 use tempfile::TempDir;
 
 use crate::broker::{Broker, Settings};
@@ -84,6 +84,15 @@ impl Home {
             }
         };
         client.expect("a client connects")
+    }
+
+    /// As [`client`](Self::client); it has made a topic.
+    pub async fn client_with(&self, topic: &str, partitions: u32) -> Client {
+        let client = self.client().await;
+        let config = TopicConfig::default();
+        let made = client.admin().create_topic(topic, partitions, config).await;
+        made.expect("a topic");
+        client
     }
 
     /// A peer that has said hello.

@@ -2,13 +2,13 @@
 //! places that were freed since.
 
 use std::fs;
-use std::path::PathBuf;
 
 use catena_protocol::batch::split;
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{Durability, Offset, SessionId, TopicId};
-use catena_protocol::messages::{AckItem, FetchInterest, FetchRequest, TopicConfig};
+use catena_protocol::messages::{FetchInterest, FetchRequest, TopicConfig};
 use catena_tests::broker::{Broker, Settings};
+use catena_tests::filler::append;
 use catena_tests::peer::{Peer, batch};
 use catena_tests::seeded::Seeded;
 use catena_tests::wait;
@@ -34,18 +34,10 @@ fn value(number: u64) -> Vec<u8> {
     format!("record {number:040}").into_bytes()
 }
 
-/// Appends a batch once there is space: producers can be faster than the cleaner.
-fn produce(peer: &mut Peer, topic: TopicId, batch: &[u8]) -> AckItem {
-    wait::until_some("there is space", || {
-        let ack = peer.produce(topic, Durability::Durable, batch);
-        (ack.error != ErrorCode::StorageFull).then_some(ack)
-    })
-}
-
 /// Appends kept records from `from` to `to`, each in a commit of its own.
 fn keep(peer: &mut Peer, topic: TopicId, from: u64, to: u64) {
     for number in from..to {
-        let ack = produce(peer, topic, &batch(&[&value(number)]));
+        let ack = append(peer, topic, &batch(&[&value(number)]));
         assert_eq!((ack.error, ack.detail), (ErrorCode::None, number));
     }
 }
@@ -53,7 +45,7 @@ fn keep(peer: &mut Peer, topic: TopicId, from: u64, to: u64) {
 fn pass_by(peer: &mut Peer, topic: TopicId, batches: usize) {
     let large = batch(&[&vec![b'p'; 256 << 10]]);
     for _ in 0..batches {
-        let ack = produce(peer, topic, &large);
+        let ack = append(peer, topic, &large);
         assert_eq!(ack.error, ErrorCode::None);
     }
 }
@@ -67,12 +59,7 @@ fn check(broker: &Broker, topic: TopicId, records: u64) {
 
 /// Damages the newest checkpoints, as many as there are of `count`.
 fn damage_checkpoints(broker: &Broker, count: usize) {
-    let dir = broker.data_dir().join("journals/000");
-    let entries = fs::read_dir(dir).expect("the journal's directory");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    let is_checkpoint = |path: &PathBuf| path.to_string_lossy().contains("checkpoint-");
-    let mut checkpoints: Vec<PathBuf> = paths.filter(is_checkpoint).collect();
-    checkpoints.sort();
+    let checkpoints = broker.checkpoints();
     assert!(!checkpoints.is_empty(), "a checkpoint was taken");
     for path in checkpoints.iter().rev().take(count) {
         let mut bytes = fs::read(path).expect("the checkpoint");

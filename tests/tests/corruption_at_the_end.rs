@@ -13,7 +13,7 @@ use catena_tests::broker::{Broker, Settings};
 use catena_tests::flips::places::JournalBytes;
 use catena_tests::flips::store::until_noted;
 use catena_tests::reading;
-use catena_tests::wait::within_limit;
+use catena_tests::wait::{until, within_limit};
 
 const TOPIC: &str = "orders";
 
@@ -104,7 +104,9 @@ async fn offsets_of_a_destroyed_last_block_are_never_given_out_again() {
     assert_eq!(send(&client, 10).await, next);
     // The partition that was never written to may have had its first record in that block.
     assert!(reading::ends(&client, TOPIC).await[&1].1 >= 1 << 40);
-    assert!(broker.log().contains("the end of a partition is unknown"));
+    until("it is logged", || {
+        broker.log().contains("the end of a partition is unknown")
+    });
 
     // It stays so, whatever happens next.
     broker.kill();
@@ -137,7 +139,9 @@ async fn an_unfinished_write_behind_the_end_is_cut() {
     let client = broker.client().await;
     assert_eq!(read(&client).await, (numbers(0..10), Vec::new()));
     assert_eq!(send(&client, 10).await, 10);
-    assert!(broker.log().contains("cut an unfinished write"));
+    until("it is logged", || {
+        broker.log().contains("cut an unfinished write")
+    });
     broker.stop();
 }
 

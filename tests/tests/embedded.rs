@@ -133,7 +133,7 @@ async fn a_port_that_is_taken_is_an_error_and_not_the_end() {
 #[tokio::test]
 async fn clients_of_a_broker_that_has_stopped_are_told() {
     let broker = start(Storage::Memory).await;
-    let settings = Client::builder().request_timeout(std::time::Duration::from_millis(500));
+    let settings = Client::builder().request_timeout(std::time::Duration::from_secs(3));
     let client = broker.client_with(settings).await.expect("a client");
     broker.shutdown().await.expect("a clean stop");
     let asked = wait::within_limit("an answer", client.admin().list_topics()).await;
@@ -163,8 +163,9 @@ async fn more_shards_than_one_serve_clients_inside_and_outside() {
         }
         assert_eq!(count(&inside, "orders").await, 12);
         let admin = broker.admin_addr().expect("it was asked for").to_string();
-        let health = tokio::task::spawn_blocking(move || metrics::get(&admin, "/healthz"));
-        assert!(health.await.expect("an answer").ends_with("ok\n"));
+        let is_well = move || metrics::get(&admin, "/healthz").ends_with("ok\n");
+        let well = tokio::task::spawn_blocking(|| wait::until("it is well", is_well));
+        well.await.expect("it comes to be well");
         assert!(broker.failure().is_none());
         broker.shutdown().await.expect("a clean stop");
     }

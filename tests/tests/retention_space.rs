@@ -5,6 +5,7 @@ use std::path::Path;
 
 use catena_client::TopicConfig;
 use catena_tests::broker::{Broker, Settings};
+use catena_tests::compacting::contents_unless_overtaken;
 use catena_tests::filler::{self, VALUE_BYTES};
 use catena_tests::{reading, wait};
 
@@ -63,8 +64,11 @@ async fn retention_by_bytes_keeps_the_disk_bounded_through_many_times_its_size()
         kept * u64::try_from(VALUE_BYTES).expect("64 KiB") <= RETENTION_BYTES + 2 * MIB
     })
     .await;
-    let kept = reading::contents(&client, "kept").await;
-    let bytes: usize = kept[&0]
+    let kept = wait::until_some_async("the log start rests", async || {
+        contents_unless_overtaken(&client, "kept", 0).await
+    });
+    let kept = kept.await;
+    let bytes: usize = kept
         .iter()
         .filter_map(|record| record.value.as_ref())
         .map(bytes::Bytes::len)

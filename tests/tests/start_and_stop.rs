@@ -8,7 +8,7 @@ use catena_client::TopicConfig;
 use catena_tests::broker::{Broker, Settings, program};
 use catena_tests::command::said;
 use catena_tests::load::Load;
-use catena_tests::reading;
+use catena_tests::{reading, wait};
 
 /// "This takes seconds."
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -62,7 +62,9 @@ fn a_second_broker_on_the_same_data_is_refused_and_the_first_goes_on() {
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     let holder = format!("in use by process {}", broker.pid());
     assert!(said(&output).contains(&holder), "{}", said(&output));
-    assert!(broker.admin_get("/readyz").ends_with("ok\n"));
+    wait::until("the first one is well", || {
+        broker.admin_get("/readyz").ends_with("ok\n")
+    });
     broker.stop();
 }
 

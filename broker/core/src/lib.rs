@@ -25,6 +25,7 @@ pub mod limits;
 pub mod log;
 pub mod metadata;
 pub mod one_bit;
+pub mod partition_map;
 pub mod planted;
 pub mod producer;
 pub mod recover;

@@ -24,13 +24,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, TopicPartition};
-use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 use crate::checkpoint::ChainSection;
 use crate::compaction::CompactedPartition;
 use crate::ids::Lsn;
 use crate::limits::LOST_RANGES_MAX;
+use crate::partition_map::PartitionMap;
 
 pub use admit::{Admitted, ProduceRefusal};
 pub use control::{ControlError, DroppedPartition};
@@ -60,7 +60,7 @@ use chain::ChainState;
 /// ```
 #[derive(Debug, Default)]
 pub struct ShardLog {
-    slots: FxHashMap<TopicPartition, PartitionSlot>,
+    slots: PartitionMap<PartitionSlot>,
     partitions: Vec<PartitionState>,
     free: Vec<PartitionSlot>,
     /// In order of their ids. Chains are opened, never closed, so an index stays valid until the
@@ -191,13 +191,13 @@ impl ShardLog {
 
     /// The state of a partition.
     pub fn partition(&self, tp: TopicPartition) -> Option<&PartitionState> {
-        let slot = *self.slots.get(&tp)?;
+        let slot = *self.slots.get(tp)?;
         Some(&self.partitions[slot.index()])
     }
 
     /// All partitions, in order. Sorts: not for every batch.
     pub fn partitions(&self) -> impl Iterator<Item = &PartitionState> {
-        let mut in_order: Vec<PartitionSlot> = self.slots.values().copied().collect();
+        let mut in_order: Vec<PartitionSlot> = self.slots.iter().map(|(_, slot)| *slot).collect();
         in_order.sort_unstable_by_key(|slot| self.partitions[slot.index()].tp);
         in_order
             .into_iter()
@@ -271,7 +271,7 @@ impl ShardLog {
 
     /// Notes what is known of the compaction of a partition; of one that is gone, nothing.
     pub fn note_compacted(&mut self, tp: TopicPartition, compacted: CompactedPartition) {
-        if self.slots.contains_key(&tp) {
+        if self.slots.contains(tp) {
             self.compacted.insert(tp, compacted);
         }
     }
@@ -284,9 +284,8 @@ impl ShardLog {
 
     /// Memory held, in bytes, counted by capacity.
     pub fn bytes(&self) -> usize {
-        let slot_bytes = size_of::<(TopicPartition, PartitionSlot)>() + 1;
         let chains: usize = self.chains.iter().map(ChainState::bytes).sum();
-        self.slots.capacity() * slot_bytes
+        self.slots.bytes()
             + self.partitions.capacity() * size_of::<PartitionState>()
             + self.free.capacity() * size_of::<PartitionSlot>()
             + chains

@@ -33,6 +33,8 @@ pub struct LogGuard {
     queue: LogQueue,
     /// Disconnected when the writing thread has ended.
     ended: Receiver<()>,
+    /// How long a drop waits for that.
+    patience: Duration,
 }
 
 /// Starts the thread that writes to `sink`.
@@ -51,6 +53,7 @@ pub(super) fn start(sink: impl Write + Send + 'static) -> io::Result<(LogQueue, 
     let guard = LogGuard {
         queue: queue.clone(),
         ended,
+        patience: LAST_LINES_TIMEOUT,
     };
     Ok((queue, guard))
 }
@@ -107,7 +110,7 @@ impl Drop for LogGuard {
     fn drop(&mut self) {
         // A full queue means that nobody reads; the last lines cannot be shown then.
         if self.queue.lines.try_send(Item::Stop).is_ok() {
-            let ended = self.ended.recv_timeout(LAST_LINES_TIMEOUT);
+            let ended = self.ended.recv_timeout(self.patience);
             debug_assert!(matches!(
                 ended,
                 Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout)
@@ -183,7 +186,8 @@ mod tests {
             open: gate,
             written: Arc::clone(&written),
         };
-        let (mut queue, guard) = start(sink).expect("a thread can be started");
+        let (mut queue, mut guard) = start(sink).expect("a thread can be started");
+        guard.patience = Duration::from_secs(60);
         queue.write_all(b"first\n").expect("never fails");
         queue.write_all(b"last\n").expect("never fails");
         drop(guard);

@@ -204,10 +204,11 @@ where
         probe::memlock()?;
     }
     let (ready_tx, ready_rx) = sync_channel(1);
-    let name = config.name.clone();
+    let (name, progress) = (config.name.clone(), Arc::clone(&config.progress));
     let thread = std::thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
+            config.progress.begin();
             buffer::set_pool_bytes_max(config.free_buffer_bytes_max);
             let ended = catch_unwind(AssertUnwindSafe(|| run(&config, main, &ready_tx)));
             config.progress.end();
@@ -223,7 +224,7 @@ where
             name: name.clone(),
             source,
         })?;
-    match rouse::until_ready(&ready_rx, &thread) {
+    match rouse::until_ready(&ready_rx, || progress.rouse()) {
         Ok(()) => Ok(thread),
         Err(_) => Err(match thread.join() {
             Ok(Err(error)) => error,
@@ -281,6 +282,7 @@ where
     let output = executor.run(async move {
         let queues = context.queues.set(task::create_queues());
         assert!(queues.is_ok(), "the queues are made once");
+        progress.run();
         let at_start = heartbeat::backstops(Duration::ZERO);
         let heartbeat = spawn(Queue::Control, heartbeat::beat(progress));
         // A closed channel means the starter is gone; the executor is still wanted.

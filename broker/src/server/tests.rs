@@ -106,7 +106,9 @@ fn a_shard_that_ends_by_itself_is_a_failure_that_can_be_asked_for() {
         assert_eq!(failure.to_string(), "catena-0 ended by itself");
     }
     let problem = "shard 0: its thread has ended; it serves nobody until restart";
-    assert_eq!(broker.status().problems(), [problem]);
+    testing::wait_until("that is the only problem", || {
+        broker.status().problems() == [problem]
+    });
     let stopped = broker.stop().expect_err("it was not whole");
     assert_eq!(stopped.to_string(), "catena-0 ended by itself");
 }
@@ -186,7 +188,7 @@ fn a_shard_that_stands_still_is_a_problem_while_it_does() {
     let broker = Broker::start(&NodeOptions::embedded(Storage::Memory)).expect("a broker starts");
     let progress = broker.status().shards()[0].progress();
     testing::wait_until("it beats", || progress.beats() > 0);
-    assert!(broker.status().problems().is_empty());
+    testing::wait_until("all is well", || broker.status().problems().is_empty());
     let (wedge, wedged) = std::sync::mpsc::sync_channel(0);
     let told = broker.shards[0].send_blocking(ShardMessage::Test(Box::new(move || {
         // Until the other end is dropped.

@@ -1,5 +1,7 @@
 //! What a consumer promises.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use catena_client::{
@@ -222,6 +224,22 @@ async fn an_offset_out_of_range_follows_the_policy() {
             .reset(reset);
         builder.build().await.expect("built")
     };
+    let reached = Arc::new(AtomicU64::new(0));
+    let highest = Arc::clone(&reached);
+    broker.on_fetch(move |_, position| {
+        highest.fetch_max(position, Ordering::Relaxed);
+        None
+    });
+    // The first, since the others come to the end, too.
+    let mut latest = consumer(ResetPolicy::Latest).await;
+    broker
+        .until(|_| reached.load(Ordering::Relaxed) >= 100)
+        .await;
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), latest.next())
+            .await
+            .is_err()
+    );
     let mut earliest = consumer(ResetPolicy::Earliest).await;
     assert_eq!(take(&mut earliest, 1).await[0].offset, 20);
     let mut by_time = consumer(ResetPolicy::Timestamp(1_072)).await;
@@ -239,12 +257,6 @@ async fn an_offset_out_of_range_follows_the_policy() {
     );
     reporting.seek("t", 0, 30).expect("assigned");
     assert_eq!(take(&mut reporting, 1).await[0].offset, 30);
-    let mut latest = consumer(ResetPolicy::Latest).await;
-    assert!(
-        tokio::time::timeout(Duration::from_millis(300), latest.next())
-            .await
-            .is_err()
-    );
     fill(&client, 0, 1).await;
     assert_eq!(take(&mut latest, 1).await[0].offset, 100);
 }

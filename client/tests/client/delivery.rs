@@ -349,6 +349,10 @@ async fn the_memory_budget_makes_send_wait() {
         .build()
         .await
         .expect("built");
+    // From here on a send waits for nothing but memory.
+    in_time(producer.send_and_wait(record("x")))
+        .await
+        .expect("written");
     broker.stall(true);
     let value = vec![b'v'; 100_000];
     let mut handles = Vec::new();
@@ -547,6 +551,6 @@ async fn an_idle_connection_closes_and_a_new_one_is_made() {
             .expect("written");
         let with_shard = broker.lock().hellos.iter().flatten().count();
         assert_eq!(with_shard, round);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        broker.until(|state| state.open_with_shard == 0).await;
     }
 }

@@ -118,40 +118,43 @@ async fn an_owner_that_moved_is_followed_at_once() {
 #[tokio::test]
 async fn a_refusal_until_the_timeout_says_not_written() {
     let (broker, client) = Broker::with_topic(1).await;
-    broker.on_produce(|_| Some(ProduceFault::Refuse(ErrorCode::ChainStalled, 0)));
-    let timeout = Duration::from_millis(300);
-    let producer = client
-        .producer()
-        .delivery_timeout(timeout)
-        .build()
+    let producer = client.producer().build().await.expect("built");
+    in_time(producer.send_and_wait(record("before")))
         .await
-        .expect("built");
-    let error = in_time(producer.send_and_wait(record("x")))
-        .await
-        .expect_err("never taken");
-    let refusal = Some(ErrorCode::ChainStalled);
-    let names_it = matches!(&error, ProduceError::TimedOut { refusal: of, .. } if *of == refusal);
-    assert!(names_it, "{error}");
-    assert!(
-        error
-            .to_string()
-            .contains(&ErrorCode::ChainStalled.to_string()),
-        "{error}"
-    );
-    assert!(!error.may_have_been_written());
-    assert!(broker.values(0).is_empty());
+        .expect("written");
+    let code = ErrorCode::ChainStalled;
+    broker.on_produce(move |_| Some(ProduceFault::Refuse(code, 0)));
+    let mut timeout = Duration::from_millis(300);
+    let error = loop {
+        let producer = client.producer().delivery_timeout(timeout).build().await;
+        let producer = producer.expect("built");
+        let sent = in_time(producer.send_and_wait(record("x"))).await;
+        let error = sent.expect_err("never taken");
+        let ProduceError::TimedOut { refusal, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(refusal.is_none_or(|refusal| refusal == code), "{error}");
+        if refusal.is_some() && !error.may_have_been_written() {
+            break error;
+        }
+        // The time was over before the first answer, or while one was under way.
+        timeout *= 2;
+        assert!(timeout <= Duration::from_secs(60), "{error}");
+    };
+    assert!(error.to_string().contains(&code.to_string()), "{error}");
+    assert_eq!(broker.values(0), ["before"]);
 }
 
 #[tokio::test]
 async fn silence_until_the_timeout_says_maybe_and_the_rest_goes_on() {
     let (broker, _) = Broker::with_topic(1).await;
-    let builder = Broker::builder().request_timeout(Duration::from_millis(100));
+    let builder = Broker::builder().request_timeout(Duration::from_secs(1));
     let client = builder
         .connect(&broker.address())
         .await
         .expect("the broker is up");
     broker.on_produce(|_| Some(ProduceFault::Swallow));
-    let producer = client.producer().delivery_timeout(Duration::from_secs(1));
+    let producer = client.producer().delivery_timeout(Duration::from_secs(3));
     let producer = producer.build().await.expect("built");
     let error = in_time(producer.send_and_wait(record("x")))
         .await
@@ -163,7 +166,7 @@ async fn silence_until_the_timeout_says_maybe_and_the_rest_goes_on() {
     let metadata = in_time(producer.send_and_wait(record("y")))
         .await
         .expect("written");
-    assert_eq!(metadata.offset, Some(0));
+    assert!(metadata.offset.is_none_or(|offset| offset == 0));
     assert_eq!(broker.values(0), ["y"]);
 }
 
@@ -230,7 +233,7 @@ async fn a_broker_that_is_away_for_a_while_costs_nothing() {
 #[tokio::test]
 async fn a_request_without_answer_gives_the_connection_up() {
     let (broker, _) = Broker::with_topic(1).await;
-    let builder = Broker::builder().request_timeout(Duration::from_millis(200));
+    let builder = Broker::builder().request_timeout(Duration::from_secs(1));
     let client = builder
         .connect(&broker.address())
         .await
@@ -240,6 +243,6 @@ async fn a_request_without_answer_gives_the_connection_up() {
     let metadata = in_time(producer.send_and_wait(record("x")))
         .await
         .expect("sent again");
-    assert_eq!(metadata.offset, Some(0));
+    assert!(metadata.offset.is_none_or(|offset| offset == 0));
     assert_eq!(broker.values(0), ["x"]);
 }

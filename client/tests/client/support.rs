@@ -20,6 +20,9 @@ pub(crate) const SHARDS: u16 = 2;
 pub(crate) const CHAINS: u32 = 4;
 pub(crate) const CLUSTER: [u8; 16] = [7; 16];
 
+/// What is not done by then never will be: above all time limits of the clients.
+const HANG: Duration = Duration::from_secs(120);
+
 /// What happens to one batch of a produce request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ProduceFault {
@@ -52,6 +55,8 @@ pub(crate) struct State {
     /// Who owns a chain, if not `chain % SHARDS`.
     pub(crate) moved: Vec<(ChainId, u16)>,
     pub(crate) hellos: Vec<Option<u16>>,
+    /// Connections that asked for a shard and are still served.
+    pub(crate) open_with_shard: usize,
     pub(crate) produce_requests: usize,
     pub(crate) batches: usize,
     pub(crate) fetch_bytes_sent: usize,
@@ -118,6 +123,7 @@ impl Broker {
             port,
             moved: Vec::new(),
             hellos: Vec::new(),
+            open_with_shard: 0,
             produce_requests: 0,
             batches: 0,
             fetch_bytes_sent: 0,
@@ -153,11 +159,11 @@ impl Broker {
         format!("127.0.0.1:{}", self.lock().port)
     }
 
-    /// A client with time limits that suit tests.
+    /// A client with time limits that a test reaches only on purpose, with shorter ones.
     pub(crate) fn builder() -> ClientBuilder {
         Client::builder()
-            .request_timeout(Duration::from_secs(5))
-            .connect_timeout(Duration::from_secs(2))
+            .request_timeout(Duration::from_secs(30))
+            .connect_timeout(Duration::from_secs(30))
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -203,7 +209,7 @@ impl Broker {
                 tokio::task::yield_now().await;
             }
         };
-        let in_time = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        let in_time = tokio::time::timeout(HANG, wait).await;
         in_time.expect("the condition holds in time");
     }
 
@@ -233,7 +239,7 @@ pub(crate) fn record(value: impl Into<String>) -> Record {
 
 /// Fails a test that hangs.
 pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future)
+    tokio::time::timeout(HANG, future)
         .await
         .expect("done in time")
 }

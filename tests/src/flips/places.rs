@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -175,11 +176,15 @@ impl JournalBytes {
     pub fn read(store: &Path, id: JournalId) -> Self {
         let dir = store.join(format!("journals/{:03}", id.0));
         let entries = fs::read_dir(&dir).expect("a journal");
-        let files = entries.map(|entry| {
+        let files = entries.filter_map(|entry| {
             let path = entry.expect("an entry").path();
-            let bytes = fs::read(&path).expect("a file");
+            let bytes = match fs::read(&path) {
+                // A broker that runs renames and removes files.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+                read => read.expect("a file"),
+            };
             let name = path.strip_prefix(store).expect("below the store");
-            (name.to_owned(), bytes)
+            Some((name.to_owned(), bytes))
         });
         let files = files.collect();
         Self { id, files }

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use catena_client::{Client, Codec, Record, TopicConfig};
+use catena_core::segment::SegmentHeader;
 use tempfile::TempDir;
 
 use super::places::{JournalBytes, journals};
@@ -141,7 +142,8 @@ pub fn until_noted(store: &Path) {
             let flushed = journal.ledger().map(|slot| slot.flushed);
             let headers = journal.numbered("", ".seg").into_iter();
             let headers = headers.filter_map(|(number, _, bytes)| {
-                let header = catena_core::segment::SegmentHeader::decode(&bytes[..4096]).ok()?;
+                // A file that was made just now may be empty.
+                let header = SegmentHeader::decode(bytes.get(..4096)?).ok()?;
                 (u64::from(header.segment.0) == number).then_some(header)
             });
             let headers = headers.collect();

@@ -72,6 +72,16 @@ impl Recorder {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
+    /// What became of the sends that began after `tick`, of those that have an outcome.
+    pub fn outcomes_after(&self, tick: Tick) -> Vec<Outcome> {
+        let history = self.lock();
+        let later = history.produced.iter().filter(|send| send.sent > tick);
+        later
+            .map(|send| send.outcome)
+            .filter(|outcome| *outcome != Outcome::Unanswered)
+            .collect()
+    }
+
     /// What was noted so far.
     pub fn history(&self) -> History {
         self.lock().clone()

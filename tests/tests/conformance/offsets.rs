@@ -1,6 +1,6 @@
 //! Where a reader begins: at the earliest or latest offset, at a number, or at a time.
 
-use catena_client::{OffsetSpec, Record, StartOffset, TopicConfig};
+use catena_client::{OffsetSpec, Record, StartOffset};
 use catena_tests::home::Home;
 use catena_tests::hourly::{self, FIRST_MS, HOUR_MS};
 use catena_tests::{reading, wait};
@@ -14,12 +14,8 @@ pub(crate) async fn offsets_are_found_by_time_also_after_a_restart(home: &mut Ho
 }
 
 pub(crate) async fn an_empty_topic_has_offset_0_for_everything(home: &mut Home) {
-    let client = home.client().await;
+    let client = home.client_with("empty", 2).await;
     let admin = client.admin();
-    admin
-        .create_topic("empty", 2, TopicConfig::default())
-        .await
-        .expect("a topic");
     for spec in [
         OffsetSpec::Earliest,
         OffsetSpec::Latest,

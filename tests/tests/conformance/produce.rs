@@ -83,12 +83,8 @@ pub(crate) async fn a_topic_refuses_classes_below_its_minimum(home: &mut Home) {
 }
 
 pub(crate) async fn one_producer_can_name_a_class_per_record(home: &mut Home) {
-    let client = home.client().await;
+    let client = home.client_with("orders", 1).await;
     let admin = client.admin();
-    admin
-        .create_topic("orders", 1, TopicConfig::default())
-        .await
-        .expect("a topic");
     let producer = client.producer().build().await.expect("a producer");
     let durable = producer
         .send_and_wait(Record::to("orders").value("a"))
@@ -122,10 +118,7 @@ pub(crate) async fn one_producer_can_name_a_class_per_record(home: &mut Home) {
 
 pub(crate) async fn every_codec_gives_back_what_went_in_also_after_a_restart(home: &mut Home) {
     const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Zstd];
-    let client = home.client().await;
-    let admin = client.admin();
-    let created = admin.create_topic("orders", 3, TopicConfig::default());
-    created.await.expect("a topic");
+    let client = home.client_with("orders", 3).await;
     let value = |number: usize| format!("{number} ").repeat(1 + number * 40);
     for (codec, partition) in CODECS.into_iter().zip(0..) {
         let producer = client.producer().compression(codec).build().await;

@@ -73,12 +73,8 @@ pub(crate) async fn a_topic_made_again_under_the_same_name_is_empty(home: &mut H
 }
 
 pub(crate) async fn what_a_topic_may_not_be_is_refused_by_name(home: &mut Home) {
-    let client = home.client().await;
+    let client = home.client_with("orders", 1).await;
     let admin = client.admin();
-    admin
-        .create_topic("orders", 1, TopicConfig::default())
-        .await
-        .expect("a topic");
     let other_class = TopicConfig {
         class: "gold".to_owned(),
         ..TopicConfig::default()
@@ -207,12 +203,8 @@ pub(crate) async fn a_fetch_that_waits_at_the_end_of_a_topic_is_answered_when_it
 }
 
 pub(crate) async fn users_of_a_deleted_topic_are_told(home: &mut Home) {
-    let client = home.client().await;
+    let client = home.client_with("orders", 1).await;
     let admin = client.admin();
-    admin
-        .create_topic("orders", 1, TopicConfig::default())
-        .await
-        .expect("a topic");
     let producer = client.producer().build().await.expect("a producer");
     producer
         .send_and_wait(Record::to("orders").value("a"))

@@ -10,10 +10,10 @@
 //! partition is dropped; it keeps its memory until the whole list goes.
 
 use catena_protocol::ids::{Offset, TopicPartition};
-use rustc_hash::FxHashMap;
 
 use super::Extent;
 use crate::codec::{index_of, length_u32};
+use crate::partition_map::PartitionMap;
 
 /// Entries are allocated by the chunk, so that a growing list never moves.
 const CHUNK_ENTRIES: usize = 512;
@@ -46,7 +46,7 @@ struct Head {
 
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    heads: FxHashMap<TopicPartition, Head>,
+    heads: PartitionMap<Head>,
     chunks: Vec<Vec<Entry>>,
 }
 
@@ -57,7 +57,7 @@ impl Recent {
     /// If it starts before the end of the newest one.
     pub(super) fn insert(&mut self, tp: TopicPartition, extent: Extent) {
         let at = length_u32(self.len());
-        let head = self.heads.entry(tp).or_insert(Head {
+        let head = self.heads.get_or_insert_with(tp, || Head {
             newest: [NONE; SPANS.len()],
             depth: NONE,
             first: 0,
@@ -99,7 +99,7 @@ impl Recent {
 
     /// All extents of each of some partitions, in offset order.
     pub(super) fn all_of(&self, partitions: &[TopicPartition]) -> Vec<Vec<Extent>> {
-        let heads = partitions.iter().map(|tp| self.heads.get(tp));
+        let heads = partitions.iter().map(|tp| self.heads.get(*tp));
         let mut walks: Vec<(Option<&Entry>, u32, Vec<Extent>)> = heads
             .map(|head| match head {
                 Some(head) => {
@@ -136,7 +136,7 @@ impl Recent {
 
     /// The first extent with a record at or after a time: timestamps are in no order.
     pub(super) fn floor_time(&self, tp: TopicPartition, timestamp_ms: i64) -> Option<Extent> {
-        let head = self.heads.get(&tp)?;
+        let head = self.heads.get(tp)?;
         let count = index_of(head.depth - head.first) + 1;
         let extents = self.walk(self.newest(head), count);
         extents
@@ -156,12 +156,12 @@ impl Recent {
 
     /// Drops all extents of a partition.
     pub(super) fn forget(&mut self, tp: TopicPartition) {
-        self.heads.remove(&tp);
+        self.heads.remove(tp);
     }
 
     /// The partitions that have extents, in order.
     pub(super) fn partitions(&self) -> Vec<TopicPartition> {
-        let mut partitions: Vec<TopicPartition> = self.heads.keys().copied().collect();
+        let mut partitions: Vec<TopicPartition> = self.heads.iter().map(|(tp, _)| tp).collect();
         partitions.sort_unstable();
         partitions
     }
@@ -172,14 +172,14 @@ impl Recent {
 
     /// Memory held, in bytes, counted by capacity.
     pub(super) fn bytes(&self) -> usize {
-        self.heads.capacity() * HEAD_BYTES
+        self.heads.bytes()
             + self.chunks.len() * CHUNK_ENTRIES * size_of::<Entry>()
             + self.chunks.capacity() * size_of::<Vec<Entry>>()
     }
 
     /// The partition's head, if it has an extent that ends above `offset`.
     fn head_above(&self, tp: TopicPartition, offset: Offset) -> Option<Head> {
-        let head = self.heads.get(&tp).copied();
+        let head = self.heads.get(tp).copied();
         head.filter(|head| head.end_offset > offset)
     }
 
@@ -244,8 +244,5 @@ impl Recent {
         self.chunks.get(at / CHUNK_ENTRIES)?.get(at % CHUNK_ENTRIES)
     }
 }
-
-/// One slot of the map: key, value and the table's control byte.
-const HEAD_BYTES: usize = size_of::<(TopicPartition, Head)>() + 1;
 
 const _: () = assert!(size_of::<Entry>() <= 64, "an entry is at most a cache line");

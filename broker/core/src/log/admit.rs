@@ -113,7 +113,7 @@ impl ShardLog {
     /// at what [`ShardLog::admit`] will need of the partition and the producer, so that this is on
     /// its way to the processor's cache while the batch's CRC is computed.
     pub fn takes(&self, tp: TopicPartition, producer: ProducerId) -> bool {
-        let Some(&slot) = self.slots.get(&tp) else {
+        let Some(&slot) = self.slots.get(tp) else {
             return false;
         };
         let state = &self.partitions[slot.index()];
@@ -135,7 +135,7 @@ impl ShardLog {
         header: &BatchHeader,
         now_ms: i64,
     ) -> Result<Admitted, ProduceRefusal> {
-        let Some(&slot) = self.slots.get(&tp) else {
+        let Some(&slot) = self.slots.get(tp) else {
             return Err(ProduceRefusal::UnknownPartition { tp });
         };
         let state = &mut self.partitions[slot.index()];

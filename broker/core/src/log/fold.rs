@@ -186,7 +186,7 @@ impl ShardLog {
         chain: ChainId,
     ) -> Result<&mut PartitionState, OpenRefusal> {
         self.ensure_partition(tp, chain)?;
-        let slot = *self.slots.get(&tp).expect("the partition was just ensured");
+        let slot = *self.slots.get(tp).expect("the partition was just ensured");
         let state = &mut self.partitions[slot.index()];
         assert!(
             !state.has_uncommitted(),
@@ -234,7 +234,7 @@ impl ShardLog {
 
     fn fold_batches(&mut self, chain_index: usize, frame: &FrameSummary) {
         for (tp, extent) in &frame.rows {
-            let slot = match self.slots.get(tp) {
+            let slot = match self.slots.get(*tp) {
                 Some(slot) => *slot,
                 None => self.add_partition(*tp, chain_index),
             };
@@ -250,7 +250,7 @@ impl ShardLog {
         for batch in &frame.batches {
             let slot = *self
                 .slots
-                .get(&batch.tp)
+                .get(batch.tp)
                 .expect("each batch belongs to a row");
             let state = &mut self.partitions[slot.index()];
             state.append_time_ms = state.append_time_ms.max(batch.append_time_ms);

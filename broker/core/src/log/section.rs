@@ -138,7 +138,7 @@ impl ShardLog {
         }
         let producers = &mut self.chains[chain_index].producers;
         for entry in section.producers {
-            let slot = self.slots.get(&entry.tp);
+            let slot = self.slots.get(entry.tp);
             let slot = *slot.expect("a section holds the partition of each of its producers");
             producers.restore(
                 ProducerKey {

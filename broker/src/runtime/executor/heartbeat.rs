@@ -9,7 +9,8 @@
 //! One timer is not enough: when the heartbeat itself is among the tasks that were left, no timer
 //! is armed and the executor sleeps for good (seen once in about 50 runs of a loopback stream on
 //! busy cores). So each beat also arms *backstops* behind itself: timers that wake no task, only
-//! the executor. Invariant: from the first task to the last, a backstop is armed.
+//! the executor. Invariant: from the first task to the last, a backstop is armed. A thread that
+//! gets no core until all of them have fired is [roused](Progress::rouse) by the watchdog.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use glommio::timer::Timer;
 use tracing::warn;
 
 use super::ios_in_flight;
+use super::rouse::Sleeper;
 use super::thread_times::{ThreadClock, ThreadTimes};
 use crate::runtime::clock;
 
@@ -47,6 +49,7 @@ pub struct Progress {
     late: AtomicU64,
     late_max_us: AtomicU64,
     ended: AtomicBool,
+    sleeper: Sleeper,
 }
 
 impl Progress {
@@ -70,7 +73,26 @@ impl Progress {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// Wakes the executor if it sleeps, also over tasks that could run; it looks for them again.
+    /// An executor that works notices nothing.
+    pub fn rouse(&self) {
+        self.sleeper.rouse();
+    }
+
+    /// The current thread is the executor's.
+    pub(super) fn begin(&self) {
+        self.sleeper.begin();
+    }
+
+    /// The executor's first task runs; counts as a beat, so that it is watched from here on.
+    pub(super) fn run(&self) {
+        if !planted::is(Bug::NoHeartbeat) {
+            self.beat(0);
+        }
+    }
+
     pub(super) fn end(&self) {
+        self.sleeper.end();
         self.ended.store(true, Ordering::Relaxed);
     }
 

@@ -44,6 +44,17 @@ struct Request {
     payload: Vec<u8>,
 }
 
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        // A lock that is poisoned belongs to a test that failed already.
+        if self.shard.is_some()
+            && let Ok(mut state) = self.shared.state.lock()
+        {
+            state.open_with_shard -= 1;
+        }
+    }
+}
+
 pub(crate) async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut connection = Connection {
         stream,
@@ -137,7 +148,9 @@ impl Connection<'_> {
         if request.cluster_id.is_some_and(|cluster| cluster != CLUSTER) {
             return Err(ErrorCode::WrongCluster);
         }
+        assert_eq!(self.shard, None, "a hello comes once");
         self.shard = request.shard.map(|shard| shard.0);
+        state.open_with_shard += usize::from(self.shard.is_some());
         state.hellos.push(self.shard);
         let response = HelloResponse {
             version: 1,
