@@ -593,6 +593,11 @@ impl<T> Flow<T> {
             self.first_id += 1;
             self.cursor = self.cursor.saturating_sub(1);
         }
+        if self.entries.is_empty() {
+            // Back to the start of its memory: of thousands of partitions with a batch each, every
+            // one then uses the same few cache lines again.
+            self.entries.clear();
+        }
         self.skip_resolved();
     }
 

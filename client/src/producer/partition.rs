@@ -62,7 +62,7 @@ pub(crate) struct Appended {
 
 #[derive(Debug)]
 struct Open {
-    builder: BatchBuilder,
+    builder: Box<BatchBuilder>,
     completion: Arc<Completion>,
     charge_bytes: usize,
     opened: Instant,

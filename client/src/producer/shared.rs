@@ -82,7 +82,9 @@ pub(crate) struct Shared {
     pub(crate) config: ProducerConfig,
     /// One permit is one byte.
     pub(crate) memory: Semaphore,
-    builders: Mutex<Vec<BatchBuilder>>,
+    /// Boxed, since each goes from partition to partition, and one that has none should be small.
+    #[expect(clippy::vec_box, reason = "the boxes are handed out as they are")]
+    builders: Mutex<Vec<Box<BatchBuilder>>>,
     lists: Mutex<Lists>,
     pub(crate) timers_changed: Notify,
     pub(crate) unrouted_changed: Notify,
@@ -108,14 +110,14 @@ impl Shared {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn take_builder(&self) -> BatchBuilder {
+    pub(crate) fn take_builder(&self) -> Box<BatchBuilder> {
         lock(&self.builders)
             .pop()
-            .unwrap_or_else(|| BatchBuilder::new(self.config.batch))
+            .unwrap_or_else(|| Box::new(BatchBuilder::new(self.config.batch)))
     }
 
     /// `builder` must be empty.
-    pub(crate) fn keep_builder(&self, builder: BatchBuilder) {
+    pub(crate) fn keep_builder(&self, builder: Box<BatchBuilder>) {
         let mut builders = lock(&self.builders);
         if builders.len() < BUILDERS_KEPT_MAX {
             builders.push(builder);

@@ -54,7 +54,8 @@ proptest! {
             prop_assert_eq!(map.is_empty(), standard.is_empty());
             let mut all: Vec<_> = map.iter().map(|(tp, value)| (tp, *value)).collect();
             all.sort_unstable();
-            prop_assert_eq!(all, standard.iter().map(|(tp, value)| (*tp, *value)).collect::<Vec<_>>());
+            let expected: Vec<_> = standard.iter().map(|(tp, value)| (*tp, *value)).collect();
+            prop_assert_eq!(all, expected);
             for (tp, value) in &mut standard {
                 prop_assert_eq!(map.get(*tp), Some(&*value));
                 prop_assert_eq!(map.get_mut(*tp), Some(value));
