@@ -99,6 +99,10 @@ pub const TEXT_FILE_BYTES_MAX: u64 = MIB;
 /// A produce request of at least this size is received straight into its own block.
 pub const IN_PLACE_BYTES_MIN: usize = 128 << 10;
 
+/// Produce requests that a shard admits before other tasks get a turn: a full group of small ones
+/// takes tens of milliseconds.
+pub const ADMITTED_AT_ONCE_MAX: usize = 256;
+
 /// Produce bytes that may wait on a shard before it stops reading from producers.
 pub const PRODUCE_PENDING_BYTES_MAX: usize = 128 << 20;
 

@@ -30,9 +30,10 @@ use super::assembler::{Assembler, FilledBlock};
 use super::connection::Connection;
 use super::produce::{self, Pending};
 use crate::journal::{CommittedBlock, JournalError};
-use crate::limits::{LEDGER_IDLE, PRODUCE_PENDING_BYTES_MAX};
+use crate::limits::{ADMITTED_AT_ONCE_MAX, LEDGER_IDLE, PRODUCE_PENDING_BYTES_MAX};
 use crate::runtime::channel::{Notify, OneshotReceiver, OneshotSender, oneshot};
 use crate::runtime::clock;
+use crate::runtime::executor;
 
 /// Where a journal record landed.
 #[derive(Debug, Clone, Copy)]
@@ -211,19 +212,40 @@ impl Shard {
         }
     }
 
-    /// Admits what waits, as long as the next group has room.
-    pub fn absorb(self: &Rc<Self>) {
-        while self.committer.assembler.borrow().pending_bytes() < GROUP_BYTES_MAX {
+    /// Admits what waits, as long as the next group has room, and not more than may be done in one
+    /// go; the commit loop sees to the rest. Returns the bytes that it took from the queue.
+    pub fn absorb(self: &Rc<Self>) -> usize {
+        let mut taken_bytes = 0;
+        for _ in 0..ADMITTED_AT_ONCE_MAX {
+            if self.committer.assembler.borrow().pending_bytes() >= GROUP_BYTES_MAX {
+                break;
+            }
             let next = self.committer.admission.borrow_mut().pop();
             let Some((_, pending)) = next else { break };
             self.committer
                 .requests
                 .set(self.committer.requests.get() + 1);
+            taken_bytes += pending.bytes();
             produce::admit(self, pending);
         }
         self.flush_acks();
-        if !self.committer.assembler.borrow().is_empty() {
+        if self.pending_produce_bytes() > 0 {
             self.committer.work.notify();
+        }
+        taken_bytes
+    }
+
+    /// Admits what waits now, with turns for other tasks in between. What comes meanwhile is left
+    /// to them, or a group could be put off for as long as producers send.
+    async fn absorb_queued(self: &Rc<Self>) {
+        let mut left_bytes = self.committer.admission.borrow().bytes();
+        while left_bytes > 0 {
+            let taken_bytes = self.absorb();
+            if taken_bytes == 0 {
+                break;
+            }
+            left_bytes = left_bytes.saturating_sub(taken_bytes);
+            executor::yield_if_needed().await;
         }
     }
 
@@ -256,7 +278,7 @@ impl Shard {
     pub async fn commit_loop(self: Rc<Self>) {
         let mut policy = GroupPolicy::new();
         loop {
-            self.absorb();
+            self.absorb_queued().await;
             let bytes = self.committer.assembler.borrow().pending_bytes();
             match policy.decide(clock::now_us(), self.committer.requests.get(), bytes, false) {
                 Start::Now => {}
@@ -269,10 +291,11 @@ impl Shard {
                     continue;
                 }
             }
-            self.absorb();
+            self.absorb_queued().await;
             if self.commit_group(&mut policy).await.is_err() {
                 self.refuse_everything();
             }
+            executor::yield_if_needed().await;
         }
     }
 

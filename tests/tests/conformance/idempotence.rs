@@ -2,8 +2,11 @@
 
 use catena_client::Durability;
 use catena_protocol::error::ErrorCode;
-use catena_protocol::ids::{ProducerEpoch, TopicId};
-use catena_protocol::messages::{AckItem, InitProducerRequest, InitProducerResponse, TopicConfig};
+use catena_protocol::ids::{PartitionId, ProducerEpoch, TopicId};
+use catena_protocol::messages::{
+    AckItem, AckView, InitProducerRequest, InitProducerResponse, ProduceItem, TopicConfig,
+    encode_produce_header,
+};
 use catena_tests::home::Home;
 use catena_tests::peer::{Peer, numbered_batch, produce_frame};
 
@@ -102,6 +105,40 @@ pub(crate) async fn a_gap_is_refused_with_the_expected_sequence(home: &mut Home)
     let next = producer.send(home, 0, 2, &[b"c"]).await;
     assert_eq!((next.error, next.detail), (ErrorCode::None, 2));
     assert_eq!(values(home, producer.topic).await, [b"a", b"b", b"c"]);
+}
+
+pub(crate) async fn every_batch_of_a_large_request_is_answered_also_if_all_are_refused(
+    home: &mut Home,
+) {
+    const BATCHES: u32 = 2_000;
+    let mut peer = home.peer().await;
+    let topic = peer.create_topic("wide", BATCHES, TopicConfig::default());
+    let given: InitProducerResponse = peer.ask(&InitProducerRequest {}).expect("a producer id");
+    // No partition knows the producer, and this is not its first batch there.
+    let batch = numbered_batch(&[b"late"], given.producer, given.epoch, 7);
+    let items: Vec<ProduceItem> = (0..BATCHES)
+        .map(|partition| ProduceItem {
+            topic,
+            partition: PartitionId(partition),
+            batch_bytes: u32::try_from(batch.len()).expect("a small batch"),
+            ..ProduceItem::default()
+        })
+        .collect();
+    let mut frame = Vec::new();
+    let correlation = peer.correlation();
+    encode_produce_header(&mut frame, correlation, Durability::Durable, 0, &items);
+    frame.extend(batch.repeat(items.len()));
+    peer.send(&frame);
+    let mut refused = 0;
+    while refused < items.len() {
+        let answer = peer.receive();
+        for ack in AckView::decode(&answer.header).expect("acks").items() {
+            // Partitions of other shards are not even looked at.
+            let lawful = [ErrorCode::UnknownProducer, ErrorCode::NotOwner];
+            assert!(lawful.contains(&ack.error), "{ack:?}");
+            refused += 1;
+        }
+    }
 }
 
 pub(crate) async fn an_older_epoch_is_fenced_also_after_a_restart(home: &mut Home) {

@@ -57,6 +57,7 @@ macro_rules! conformance {
                     a_request_sent_twice_at_once_is_written_once,
                     a_very_old_request_sent_again_is_not_written_again,
                     a_gap_is_refused_with_the_expected_sequence,
+                    every_batch_of_a_large_request_is_answered_also_if_all_are_refused,
                     an_older_epoch_is_fenced_also_after_a_restart,
                     a_producer_that_is_not_known_has_to_begin_at_0,
                     a_producer_id_is_given_once_also_across_restarts;
