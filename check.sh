@@ -11,11 +11,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 step_fmt() { cargo fmt --all --check; }
 step_lint() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
-# The programs that tests run come first, so that no test waits for a build.
+# The programs that tests run come first, so that no test waits for a build. All for the workspace,
+# or their dependencies would be built anew with the features that one package asks for.
 step_test() {
+  local planted=catena-broker/planted-bugs
   cargo build --locked --workspace --bins
-  cargo build --locked --package catena-broker --features planted-bugs --bin catena-broker-planted
-  cargo build --locked --package catena-broker --features simulation,planted-bugs --bin catena-simulate
+  cargo build --locked --workspace --features $planted --bin catena-broker-planted
+  cargo build --locked --workspace --features $planted,catena-broker/simulation --bin catena-simulate
   cargo nextest run --locked --workspace
 }
 step_doctest() { cargo test --locked --workspace --doc; }
@@ -23,7 +25,10 @@ step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 step_tidy() { cargo nextest run --locked --package catena-tools --test tidy; }
 # Each fuzz target over its seeds and a bounded number of mutations of them.
 step_fuzz() { cargo test --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz; }
-step_evidence() { cargo run --locked --package catena-tests -- evidence --quick; }
+step_evidence() {
+  cargo build --locked --workspace --bins
+  "${CARGO_TARGET_DIR:-target}/debug/catena-tests" evidence --quick
+}
 step_tour() {
   tools/tour.sh
 }

@@ -1,7 +1,7 @@
 //! What the kernel says of a process: memory, descriptors, threads, processor time.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::thread::CpuSet;
 
@@ -16,6 +16,31 @@ pub struct Sample {
     pub threads: u64,
     /// Processor time used so far, user and system, in clock ticks (100 a second).
     pub cpu_ticks: u64,
+}
+
+/// The threads of this process whose name begins like this.
+///
+/// # Panics
+/// If the kernel does not list them.
+pub fn threads_named(prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc/self/task").expect("a Linux host");
+    let names = entries.filter_map(|entry| {
+        // None if it has ended since the directory was read.
+        fs::read_to_string(entry.expect("an entry").path().join("comm")).ok()
+    });
+    let mut names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
+    names.retain(|name| name.starts_with(prefix));
+    names
+}
+
+/// The files below a directory that this process has open.
+///
+/// # Panics
+/// If the kernel does not list them.
+pub fn open_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc/self/fd").expect("a Linux host");
+    let files = entries.filter_map(|entry| fs::read_link(entry.expect("an entry").path()).ok());
+    files.filter(|file| file.starts_with(dir)).collect()
 }
 
 /// Looks at a process.
@@ -100,10 +125,27 @@ pub fn allow(cores: &CpuSet) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use super::*;
+
     #[test]
     fn this_process_has_memory_and_threads() {
-        let sample = super::sample(std::process::id());
+        let sample = sample(std::process::id());
         assert!(sample.resident_bytes > 100_000, "{sample:?}");
         assert!(sample.descriptors >= 3 && sample.threads >= 1, "{sample:?}");
+    }
+
+    #[test]
+    fn threads_and_open_files_of_this_process_are_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        let file = File::create(&path).expect("a file");
+        assert_eq!(open_below(dir.path()), [path]);
+        drop(file);
+        assert!(open_below(dir.path()).is_empty());
+        let thread = std::thread::Builder::new().name("listed-1".to_owned());
+        let seen = thread.spawn(|| threads_named("listed-")).expect("a thread");
+        assert_eq!(seen.join().expect("no panic"), ["listed-1"]);
     }
 }

@@ -13,13 +13,13 @@ use std::{env, fs};
 /// The broker program.
 pub fn broker() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("catena-broker", "catena-broker", ""))
+    FOUND.get_or_init(|| find("catena-broker", ""))
 }
 
 /// The broker with a bug that `CATENA_PLANTED_BUG` names.
 pub fn planted_broker() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("catena-broker", "catena-broker-planted", "planted-bugs"))
+    FOUND.get_or_init(|| find("catena-broker-planted", "catena-broker/planted-bugs"))
 }
 
 /// The simulator, if this workspace has it.
@@ -28,9 +28,9 @@ pub fn simulator() -> Option<&'static Path> {
     let found = FOUND.get_or_init(|| {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../broker/Cargo.toml");
         let manifest = fs::read_to_string(manifest).unwrap_or_default();
-        let features = "simulation,planted-bugs";
+        let features = "catena-broker/simulation,catena-broker/planted-bugs";
         let known = manifest.contains("\"catena-simulate\"");
-        known.then(|| find("catena-broker", "catena-simulate", features))
+        known.then(|| find("catena-simulate", features))
     });
     found.as_deref()
 }
@@ -38,13 +38,13 @@ pub fn simulator() -> Option<&'static Path> {
 /// The command line program.
 pub fn catena() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("catena-tools", "catena", ""))
+    FOUND.get_or_init(|| find("catena", ""))
 }
 
 /// The load generator.
 pub fn bench() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| find("catena-bench", "catena-bench", ""))
+    FOUND.get_or_init(|| find("catena-bench", ""))
 }
 
 /// A directory on the disk that holds the build: unlike a memory file system it takes direct I/O.
@@ -56,13 +56,13 @@ pub fn scratch_dir() -> PathBuf {
     dir
 }
 
-fn find(package: &str, program: &str, features: &str) -> PathBuf {
+fn find(program: &str, features: &str) -> PathBuf {
     if let Some(dir) = env::var_os("CATENA_TESTS_PROGRAMS") {
         return PathBuf::from(dir).join(program);
     }
     let path = profile_dir().join(program);
     if !is_current(&path) {
-        build(package, program, features);
+        build(program, features);
     }
     assert!(path.is_file(), "cargo built no {}", path.display());
     path
@@ -91,7 +91,8 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|found| found.modified()).ok()
 }
 
-fn build(package: &str, program: &str, features: &str) {
+/// With the dependencies as the whole workspace has them, which are mostly built already.
+fn build(program: &str, features: &str) {
     let profile_dir = profile_dir();
     let profile = profile_dir.file_name().and_then(|name| name.to_str());
     let profile = match profile {
@@ -101,7 +102,7 @@ fn build(package: &str, program: &str, features: &str) {
     let target = profile_dir.parent().expect("a profile is below a target");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--package", package, "--bin", program])
+        .args(["build", "--quiet", "--workspace", "--bin", program])
         .args(["--features", features, "--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -4,7 +4,7 @@
 //! The broker has one core and everything else another. Run by hand: `catena-tests soak`.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use catena_protocol::ids::TopicId;
 use catena_protocol::messages::DescribeTopicRequest;
@@ -14,8 +14,9 @@ use crate::crowd::StalledReaders;
 use crate::growth::{Growth, RESIDENT_RISE_MAX, mib};
 use crate::peer::Peer;
 use crate::process::{self, Sample};
-use crate::steal::{Recorder, Thefts};
-use crate::{programs, stalls, wait};
+use crate::stalls::{self, Stalls};
+use crate::steal::Recorder;
+use crate::{programs, wait};
 
 /// A quarter of it may be pinned by readers.
 const CACHE: &str = "256MiB";
@@ -93,26 +94,47 @@ pub fn run(plan: &Plan) -> Findings {
                 .push(format!("load `{name}` ended with {status}"));
         }
     }
-    judge_stalls(&broker, &recorder.finish(), &mut findings);
-    judge_memory(&looks, &mut findings);
+    let counted = Counted::by(&broker);
     drop(stalled);
+    let stopping = SystemTime::now();
     broker.stop();
+    // What was logged is written by now. The stop itself is no part of the run.
+    let stop = stopping..SystemTime::now();
+    let stalls = stalls::judge(&broker.log(), &recorder.finish(), &[stop]);
+    judge_stalls(stalls, &counted, &mut findings);
+    judge_memory(&looks, &mut findings);
     findings
 }
 
-fn judge_stalls(broker: &Broker, thefts: &Thefts, findings: &mut Findings) {
-    let stalls = stalls::judge(&broker.log(), thefts, &[]);
+/// What the broker itself counts of stalls. Asked for before its log is read, which then tells of
+/// all that are counted.
+struct Counted {
+    late: u64,
+    by_watchdog: u64,
+    longest_ms: f64,
+}
+
+impl Counted {
+    fn by(broker: &Broker) -> Self {
+        Self {
+            late: broker.metric("catena_stalls_total"),
+            by_watchdog: broker.metric("catena_watchdog_stalls_total"),
+            longest_ms: longest_stall_ms(&broker.admin_get("/metrics")),
+        }
+    }
+}
+
+fn judge_stalls(stalls: Stalls, counted: &Counted, findings: &mut Findings) {
     for line in &stalls.lines {
         println!("{line}");
     }
-    findings.wrong.extend(stalls.wrong);
-    let seen = broker.metric("catena_watchdog_stalls_total");
     println!(
-        "stalls {}, seen by the watchdog {seen}, the longest {:.1} ms",
-        broker.metric("catena_stalls_total"),
-        longest_stall_ms(&broker.admin_get("/metrics"))
+        "stalls {}, seen by the watchdog {}, the longest {:.1} ms",
+        counted.late, counted.by_watchdog, counted.longest_ms
     );
-    if seen > 0 {
+    findings.wrong.extend(stalls.missing(counted.late));
+    findings.wrong.extend(stalls.wrong);
+    if counted.by_watchdog > 0 {
         findings.wrong.push("the watchdog saw a stall".to_owned());
     }
 }

@@ -55,6 +55,15 @@ pub struct Stalls {
     pub wrong: Vec<String>,
 }
 
+impl Stalls {
+    /// What is wrong if the broker `counted` more stalls than its log was found to tell of: lines
+    /// are lost, or are not understood, and those that would count may be among them.
+    pub fn missing(&self, counted: u64) -> Option<String> {
+        let logged = u64::try_from(self.logged).expect("a count fits");
+        (logged < counted).then(|| format!("the log tells of {logged} of {counted} stalls"))
+    }
+}
+
 /// Reads a broker's log.
 pub fn judge(log: &str, thefts: &Thefts, excused: &[Range<SystemTime>]) -> Stalls {
     let mut stalls = Stalls::default();
@@ -126,5 +135,15 @@ mod tests {
         assert_eq!(stalls.longest, Duration::from_millis(950));
         assert_eq!((stalls.logged, stalls.wrong.len()), (2, 2));
         assert_eq!(judge("", &Thefts::default(), &[]), Stalls::default());
+    }
+
+    #[test]
+    fn a_stall_that_was_counted_and_is_not_found_in_the_log_is_missed() {
+        let log = format!("{LINE}\n{}", LINE.replace("late_ms=", "late_by_ms="));
+        let stalls = judge(&log, &Thefts::default(), &[]);
+        assert_eq!(stalls.missing(0), None);
+        assert_eq!(stalls.missing(1), None);
+        let expected = "the log tells of 1 of 2 stalls";
+        assert_eq!(stalls.missing(2).as_deref(), Some(expected));
     }
 }

@@ -81,9 +81,15 @@ fn the_command_line_sets_and_shows_how_a_topic_is_cleaned() {
         String::from_utf8(command::run(&broker, &words)).expect("text")
     };
     run("topic create state --cleanup compact,delete --retention-bytes 1GiB");
-    assert!(run("topic describe state").contains("cleanup compact,delete\n"));
+    let limits = "1.0 GiB per partition, unlimited\n";
+    let described = run("topic describe state");
+    assert!(described.contains("cleanup compact,delete\n"));
+    assert!(described.contains(&format!("retention {limits}")));
     run("topic alter state --cleanup compact");
-    assert!(run("topic describe state").contains("cleanup compact\n"));
+    let described = run("topic describe state");
+    assert!(described.contains("cleanup compact\n"));
+    let newest = format!("retention the newest message of each key; limits do not count: {limits}");
+    assert!(described.contains(&newest), "{described}");
     assert!(run("topic describe state --json").contains("\"cleanup\":\"compact\""));
     run("topic create plain");
     assert!(run("topic describe plain").contains("cleanup delete\n"));

@@ -107,7 +107,8 @@ async fn a_directory_that_is_in_use_or_of_others_is_refused() {
     );
     broker.shutdown().await.expect("a clean stop");
     let foreign = directory();
-    fs::write(foreign.path().join("thesis.txt"), b"mine").expect("written");
+    let thesis = foreign.path().join("thesis.txt");
+    fs::write(&thesis, b"mine").expect("written");
     let started = EmbeddedBroker::builder()
         .storage(dir(foreign.path()))
         .start();
@@ -116,6 +117,15 @@ async fn a_directory_that_is_in_use_or_of_others_is_refused() {
         matches!(refused, EmbeddedError::DirectoryRefused { .. }),
         "{refused}"
     );
+    let below = EmbeddedBroker::builder().storage(dir(&thesis.join("data")));
+    let refused = below.start().await.expect_err("a file is in the way");
+    assert!(
+        matches!(refused, EmbeddedError::DirectoryRefused { .. }),
+        "{refused}"
+    );
+    let words = refused.to_string();
+    let names_it = words.contains(&thesis.display().to_string());
+    assert!(names_it && words.contains("File exists"), "{words}");
 }
 
 #[tokio::test]

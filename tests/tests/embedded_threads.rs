@@ -3,38 +3,20 @@
 //!
 //! Its tests take turns: the brokers of another would be counted, too.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use catena_client::embedded::{EmbeddedBroker, EmbeddedBrokerBuilder, Listen, Storage};
 use catena_tests::home::directory;
+use catena_tests::process::threads_named;
 use catena_tests::wait;
 use tokio::sync::Mutex;
 
 /// Held by the test that runs.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Counts the threads of this process by name.
-fn threads() -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for entry in fs::read_dir("/proc/self/task").expect("a Linux host") {
-        let comm = entry.expect("an entry").path().join("comm");
-        // Gone since the directory was read.
-        let Ok(name) = fs::read_to_string(comm) else {
-            continue;
-        };
-        *counts.entry(name.trim().to_owned()).or_default() += 1;
-    }
-    counts
-}
-
-fn of_brokers() -> usize {
-    let threads = threads();
-    let ours = threads
-        .iter()
-        .filter(|(name, _)| name.starts_with("catena-"));
-    ours.map(|(_, count)| count).sum()
+fn of_brokers() -> Vec<String> {
+    threads_named("catena-")
 }
 
 #[tokio::test]
@@ -44,7 +26,7 @@ async fn no_thread_outlives_its_broker_and_none_is_pinned() {
     for storage in [Storage::Memory, Storage::Dir(place.path().to_owned())] {
         let started = EmbeddedBroker::builder().storage(storage).start();
         let broker = started.await.expect("the broker starts");
-        assert!(of_brokers() >= 2, "{:?}", threads());
+        assert!(of_brokers().len() >= 2, "{:?}", of_brokers());
         let allowed = |status: String| {
             let line = status
                 .lines()
@@ -64,7 +46,7 @@ async fn no_thread_outlives_its_broker_and_none_is_pinned() {
         }
         drop(broker);
         // Helper threads end when the executors that they helped have.
-        wait::until("the threads end", || of_brokers() == 0);
+        wait::until("the threads end", || of_brokers().is_empty());
     }
 }
 
@@ -86,7 +68,7 @@ async fn failed(broker: EmbeddedBrokerBuilder) -> String {
     let started = wait::within_limit("a start", broker.start()).await;
     let words = started.expect_err("something is in its way").to_string();
     wait::until(&format!("the threads end after {words}"), || {
-        of_brokers() == 0
+        of_brokers().is_empty()
     });
     assert_eq!(rings(), 0, "after {words}");
     words

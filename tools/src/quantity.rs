@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit(pub(crate) Option<u64>);
 
-const UNLIMITED: &str = "unlimited";
+/// How a limit that is absent is written.
+pub(crate) const UNLIMITED: &str = "unlimited";
 
 /// Units of bytes, longest suffix first so that `KiB` is not read as `B`.
 const UNITS: [(&str, u64); 10] = [

@@ -10,8 +10,11 @@ use serde_json::{Value, json};
 use crate::cli::{Connection, Topic, TopicAlter, TopicCreate, TopicNamed};
 use crate::connect::connect;
 use crate::exit::Failure;
-use crate::quantity::{Bytes, Limit, counted, format_span, format_time};
+use crate::quantity::{Bytes, Limit, UNLIMITED, counted, format_span, format_time};
 use crate::stdout;
+
+/// What a topic keeps that is compacted only.
+const NEWEST_OF_EACH_KEY: &str = "the newest message of each key";
 
 /// An answer, in both forms.
 struct Answer {
@@ -110,25 +113,15 @@ async fn describe(admin: &Admin, args: &TopicNamed) -> Result<Answer, Failure> {
         &format!("topic {} (id {})", topic.name, topic.id),
     );
     line(&mut text, &format!("created {}", format_time(created_ms)));
-    let TopicConfig {
-        retention_bytes,
-        retention_ms,
-        class,
-        min_durability,
-        cleanup,
-    } = &topic.config;
-    let bytes = retention_bytes.map_or_else(|| "unlimited".to_owned(), |b| Bytes(b).to_string());
-    let time = retention_ms.map_or_else(|| "unlimited".to_owned(), format_span);
-    line(
-        &mut text,
-        &format!("retention {bytes} per partition, {time}"),
-    );
-    line(&mut text, &format!("cleanup {cleanup}"));
+    let config = &topic.config;
+    line(&mut text, &format!("retention {}", retention(config)));
+    line(&mut text, &format!("cleanup {}", config.cleanup));
     line(
         &mut text,
         &format!(
-            "class {class}, minimum durability {}",
-            name_of(*min_durability)
+            "class {}, minimum durability {}",
+            config.class,
+            name_of(config.min_durability)
         ),
     );
     line(&mut text, &counted(topic.partitions.into(), "partition"));
@@ -154,10 +147,28 @@ async fn describe(admin: &Admin, args: &TopicNamed) -> Result<Answer, Failure> {
         "name": topic.name,
         "id": topic.id.0,
         "created_ms": created_ms,
-        "config": config_json(&topic.config),
+        "config": config_json(config),
         "partitions": partitions,
     });
     Ok(Answer { text, json })
+}
+
+/// What keeps records from being dropped. Limits that do not count are named as such: they count
+/// again once the topic's cleanup says so.
+fn retention(config: &TopicConfig) -> String {
+    let bytes = config
+        .retention_bytes
+        .map_or_else(|| UNLIMITED.to_owned(), |bytes| Bytes(bytes).to_string());
+    let time = config
+        .retention_ms
+        .map_or_else(|| UNLIMITED.to_owned(), format_span);
+    let limits = format!("{bytes} per partition, {time}");
+    let is_limited = config.retention_bytes.is_some() || config.retention_ms.is_some();
+    match (config.cleanup.deletes(), is_limited) {
+        (true, _) => limits,
+        (false, false) => NEWEST_OF_EACH_KEY.to_owned(),
+        (false, true) => format!("{NEWEST_OF_EACH_KEY}; limits do not count: {limits}"),
+    }
 }
 
 async fn delete(admin: &Admin, args: &TopicNamed) -> Result<Answer, Failure> {
@@ -211,4 +222,34 @@ const fn name_of(durability: Durability) -> &'static str {
 
 fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("writing to a string succeeds");
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_client::Cleanup;
+
+    use super::*;
+
+    #[test]
+    fn retention_is_told_as_it_applies() {
+        let (none, some) = (None, Some(1 << 30));
+        let limited = "1.0 GiB per partition, unlimited";
+        let not_counting = "the newest message of each key; limits do not count: \
+                            1.0 GiB per partition, unlimited";
+        let cases = [
+            (Cleanup::Delete, some, limited),
+            (Cleanup::CompactDelete, some, limited),
+            (Cleanup::Compact, some, not_counting),
+            (Cleanup::Compact, none, "the newest message of each key"),
+            (Cleanup::Delete, none, "unlimited per partition, unlimited"),
+        ];
+        for (cleanup, retention_bytes, expected) in cases {
+            let config = TopicConfig {
+                retention_bytes,
+                cleanup,
+                ..TopicConfig::default()
+            };
+            assert_eq!(retention(&config), expected, "{cleanup}");
+        }
+    }
 }

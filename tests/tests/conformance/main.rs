@@ -5,6 +5,7 @@
 //! signals, metrics) is tested elsewhere.
 
 mod clients;
+mod compaction;
 mod fetch;
 mod idempotence;
 mod limits;
@@ -73,6 +74,10 @@ macro_rules! conformance {
                 retention:
                     retention_by_age_moves_the_log_start,
                     readers_below_the_log_start_follow_their_reset_policy;
+                compaction:
+                    of_each_key_the_newest_record_stays_also_after_a_restart,
+                    offsets_stay_where_records_are_gone,
+                    a_record_without_a_key_is_refused_where_keys_count;
                 topics:
                     what_was_changed_of_a_topic_stays_changed,
                     a_topic_made_again_under_the_same_name_is_empty,

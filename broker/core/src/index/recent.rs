@@ -6,7 +6,7 @@
 //! skip list without chance (Pugh 1990), so that any extent is found in a few hundred steps among
 //! a quarter of a million.
 //!
-//! Invariant: along the links offsets and depths fall. What lies below the `first` depth of a
+//! Invariant: along the links offsets and depths fall. What ends at or below the `start` of a
 //! partition is dropped; it keeps its memory until the whole list goes.
 
 use catena_protocol::ids::{Offset, TopicPartition};
@@ -39,8 +39,8 @@ struct Head {
     /// The links of the next entry.
     newest: [u32; SPANS.len()],
     depth: u32,
-    /// Depth of the first extent that is not dropped.
-    first: u32,
+    /// Extents that end at or below are dropped.
+    start: Offset,
     end_offset: Offset,
 }
 
@@ -60,7 +60,7 @@ impl Recent {
         let head = self.heads.get_or_insert_with(tp, || Head {
             newest: [NONE; SPANS.len()],
             depth: NONE,
-            first: 0,
+            start: Offset(0),
             end_offset: Offset(0),
         });
         assert!(
@@ -90,7 +90,7 @@ impl Recent {
         let Some(head) = self.head_above(tp, offset) else {
             return Vec::new();
         };
-        let from = self.earliest_above(&head, offset).depth;
+        let from = self.earliest_above(&head, offset.max(head.start)).depth;
         let count = max.min(index_of(head.depth - from) + 1);
         let to = from + length_u32(count) - 1;
         let last = self.back_while(&head, |entry| entry.depth >= to);
@@ -100,17 +100,10 @@ impl Recent {
     /// All extents of each of some partitions, in offset order.
     pub(super) fn all_of(&self, partitions: &[TopicPartition]) -> Vec<Vec<Extent>> {
         let heads = partitions.iter().map(|tp| self.heads.get(*tp));
-        let mut walks: Vec<(Option<&Entry>, u32, Vec<Extent>)> = heads
+        let mut walks: Vec<(Option<&Entry>, Offset, Vec<Extent>)> = heads
             .map(|head| match head {
-                Some(head) => {
-                    let count = index_of(head.depth - head.first) + 1;
-                    (
-                        Some(self.newest(head)),
-                        head.first,
-                        Vec::with_capacity(count),
-                    )
-                }
-                None => (None, 0, Vec::new()),
+                Some(head) => (Some(self.newest(head)), head.start, Vec::new()),
+                None => (None, Offset(0), Vec::new()),
             })
             .collect();
         // A step in each of them by turns: the entries lie far apart, and the processor fetches
@@ -118,11 +111,12 @@ impl Recent {
         let mut is_done = false;
         while !is_done {
             is_done = true;
-            for (at, first, extents) in &mut walks {
+            for (at, start, extents) in &mut walks {
                 if let Some(entry) = *at {
                     extents.push(entry.extent);
                     let [previous, ..] = entry.links;
-                    *at = self.entry(previous).filter(|_| entry.depth > *first);
+                    let previous = self.entry(previous);
+                    *at = previous.filter(|entry| entry.extent.end_offset > *start);
                     is_done = false;
                 }
             }
@@ -137,7 +131,8 @@ impl Recent {
     /// The first extent with a record at or after a time: timestamps are in no order.
     pub(super) fn floor_time(&self, tp: TopicPartition, timestamp_ms: i64) -> Option<Extent> {
         let head = self.heads.get(tp)?;
-        let count = index_of(head.depth - head.first) + 1;
+        let first = self.earliest_above(head, head.start).depth;
+        let count = index_of(head.depth - first) + 1;
         let extents = self.walk(self.newest(head), count);
         extents
             .into_iter()
@@ -146,12 +141,10 @@ impl Recent {
 
     /// Drops the extents of a partition that end at or below `log_start`.
     pub(super) fn trim(&mut self, tp: TopicPartition, log_start: Offset) {
-        let Some(head) = self.head_above(tp, log_start) else {
-            self.forget(tp);
-            return;
-        };
-        let first = self.earliest_above(&head, log_start).depth;
-        self.heads.insert(tp, Head { first, ..head });
+        match self.heads.get_mut(tp) {
+            Some(head) if head.end_offset > log_start => head.start = head.start.max(log_start),
+            _ => self.forget(tp),
+        }
     }
 
     /// Drops all extents of a partition.
@@ -185,9 +178,7 @@ impl Recent {
 
     /// The earliest entry that ends above `offset`; the newest does.
     fn earliest_above(&self, head: &Head, offset: Offset) -> &Entry {
-        self.back_while(head, |entry| {
-            entry.depth >= head.first && entry.extent.end_offset > offset
-        })
+        self.back_while(head, |entry| entry.extent.end_offset > offset)
     }
 
     /// The earliest entry for which `holds`: it does for the newest, and up to some depth.
