@@ -23,7 +23,7 @@ pub use self::losses::{account_for_losses, folded_to};
 
 use crate::control::METADATA_JOURNAL;
 use crate::runtime::file::FileAgent;
-use crate::shard::checkpointer;
+use crate::shard::checkpointer::{self, KEPT};
 use crate::shard::files::journal_dir;
 use crate::shard::owner_of;
 
@@ -37,6 +37,9 @@ pub struct BootPlan {
     /// The newest checkpoint of each journal that counts, none for one that has none. Those of a
     /// deal of chains that was not completed do not count.
     pub checkpoints: BTreeMap<JournalId, Option<ShardCheckpoint>>,
+    /// Where the older of the two newest checkpoints that count has a journal read: a later start
+    /// begins there if the newest is damaged by then. None for a journal that has none.
+    pub kept_from: BTreeMap<JournalId, JournalPos>,
     /// Whether every shard has a checkpoint of this layout, so that older journals need no reading.
     pub settled: bool,
     /// Journals that nobody has written to since the newest complete deal of chains: what they hold
@@ -111,12 +114,17 @@ impl BootPlan {
         let is_unreadable = |id: &JournalId| found[id].is_empty();
         let written = written.difference(&retired).copied();
         let is_any_unreadable = written.clone().any(|id| is_unreadable(&id));
+        let counts = |c: &ShardCheckpoint| c.layout_generation <= complete;
+        let kept_from = found
+            .iter()
+            .filter_map(|(id, of_journal)| {
+                let kept = of_journal.iter().filter(|c| counts(c)).take(KEPT);
+                Some((*id, kept.map(|c| c.scan_from).min()?))
+            })
+            .collect();
         let checkpoints: BTreeMap<_, _> = found
             .into_iter()
-            .map(|(id, of_journal)| {
-                let counts = |c: &ShardCheckpoint| c.layout_generation <= complete;
-                (id, of_journal.into_iter().find(counts))
-            })
+            .map(|(id, of_journal)| (id, of_journal.into_iter().find(counts)))
             .collect();
         let is_forgotten = |id: &JournalId| is_any_unreadable && checkpoints[id].is_none();
         let forgotten = written.filter(is_forgotten).collect();
@@ -124,6 +132,7 @@ impl BootPlan {
             layout,
             metadata,
             checkpoints,
+            kept_from,
             settled: complete == layout.generation,
             retired,
             forgotten,

@@ -103,6 +103,10 @@ pub const IN_PLACE_BYTES_MIN: usize = 128 << 10;
 /// takes tens of milliseconds.
 pub const ADMITTED_AT_ONCE_MAX: usize = 256;
 
+/// Produce requests that a shard collects from what a connection has sent already before it admits
+/// them: what they need of many partitions then comes from memory side by side.
+pub const ADMITTED_TOGETHER_MAX: usize = 32;
+
 /// Produce bytes that may wait on a shard before it stops reading from producers.
 pub const PRODUCE_PENDING_BYTES_MAX: usize = 128 << 20;
 
@@ -233,8 +237,9 @@ pub const COMPACTION_RETRY_US: u64 = 10_000_000;
 /// Extents that the cleaner looks up at once.
 pub const CLEANER_EXTENTS_AHEAD: usize = 256;
 
-/// Decoded pages of index runs that a shard keeps: lookups in order hit the same few.
-pub const INDEX_PAGES_DECODED_MAX: usize = 16;
+/// Decoded pages of index runs that a shard keeps, of up to some 100 KiB each. A lookup asks one
+/// of each run, and there are fewer runs than this unless they are merged late.
+pub const INDEX_PAGES_DECODED_MAX: usize = 64;
 
 /// Producer ids that a shard takes from the control plane at once.
 pub const PRODUCER_IDS_PER_BLOCK: u32 = 1000;

@@ -1,7 +1,14 @@
 //! A node that gets more or fewer cores keeps all data and goes on where it was.
 
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
 use catena_client::TopicConfig;
+use catena_core::checkpoint::ShardCheckpoint;
+use catena_core::ids::JournalId;
 use catena_tests::broker::{Broker, Settings};
+use catena_tests::flips::places::JournalBytes;
 use catena_tests::load::Load;
 use catena_tests::{reading, wait};
 
@@ -69,17 +76,26 @@ fn small(shards: usize) -> Settings {
     }
 }
 
-/// The segments in a journal's directory.
-fn segments(broker: &Broker, journal: &str) -> usize {
-    let dir = broker.data_dir().join("journals").join(journal);
-    let entries = std::fs::read_dir(dir).expect("the journal's directory");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    let is_segment = |path: &std::path::PathBuf| {
-        let stem = path.file_stem().and_then(|stem| stem.to_str());
-        let is_spare = stem.is_some_and(|stem| stem.starts_with("spare-"));
-        path.extension().is_some_and(|end| end == "seg") && !is_spare
-    };
-    paths.filter(is_segment).count()
+/// The numbers of the segments in the directory of the second shard's journal.
+fn segments(broker: &Broker) -> Vec<u32> {
+    let dir = broker.data_dir().join("journals/001");
+    let entries = fs::read_dir(dir).expect("the journal's directory");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let number =
+        |name: OsString| -> Option<u32> { name.to_str()?.strip_suffix(".seg")?.parse().ok() };
+    names.filter_map(number).collect()
+}
+
+/// The checkpoints of that journal, the newest last, each with the segment that it is read from.
+fn checkpoints(broker: &Broker) -> Vec<(PathBuf, u32)> {
+    let store = broker.data_dir();
+    let journal = JournalBytes::read(&store, JournalId(1));
+    let found = journal.numbered("checkpoint-", "").into_iter();
+    let read_from = found.map(|(_, path, bytes)| {
+        let checkpoint = ShardCheckpoint::decode(bytes).expect("an intact checkpoint");
+        (store.join(path), checkpoint.scan_from.segment.0)
+    });
+    read_from.collect()
 }
 
 /// Writes so many MiB to each partition.
@@ -94,8 +110,9 @@ async fn write(broker: &Broker, mib: usize) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_journal_that_was_given_up_and_emptied_is_taken_up_again() {
+/// A stopped broker of two shards with a topic that keeps 1 MiB per partition. The two checkpoints
+/// of the second shard's journal have it read from different segments.
+async fn about_to_give_up_a_journal() -> Broker {
     let mut broker = Broker::start_with(small(2));
     let limited = TopicConfig {
         retention_bytes: Some(1 << 20),
@@ -107,14 +124,26 @@ async fn a_journal_that_was_given_up_and_emptied_is_taken_up_again() {
     made.await.expect("a topic");
     write(&broker, 4).await;
     broker.stop();
+    // A start begins a segment, and writes an index run of what came before.
+    wait::until("the checkpoints name different segments", || {
+        broker.start_again();
+        broker.stop();
+        let checkpoints = checkpoints(&broker);
+        matches!(&checkpoints[..], [(_, older), (_, newer)] if older < newer)
+    });
+    broker
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_was_given_up_and_emptied_is_taken_up_again() {
+    let mut broker = about_to_give_up_a_journal().await;
     broker.start_again_with(small(1));
-    let before = segments(&broker, "001");
+    let before = segments(&broker).len();
     wait::until_async(
         "segments of the journal that was given up are removed",
         async || {
             write(&broker, 1).await;
-            segments(&broker, "001") < before
+            segments(&broker).len() < before
         },
     )
     .await;
@@ -122,5 +151,42 @@ async fn a_journal_that_was_given_up_and_emptied_is_taken_up_again() {
 
     broker.start_again_with(small(2));
     write(&broker, 1).await;
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_was_given_up_misses_nothing_if_its_newest_checkpoint_is_damaged() {
+    let mut broker = about_to_give_up_a_journal().await;
+    let checkpoints = checkpoints(&broker);
+    let [(_, older_from), (newest, _)] = &checkpoints[..] else {
+        panic!("two are kept: {checkpoints:?}");
+    };
+    broker.start_again_with(small(1));
+    let client = broker.client().await;
+    let before = reading::ends(&client, "orders").await;
+    wait::until_async("what the journal held is trimmed", async || {
+        write(&broker, 1).await;
+        let now = reading::ends(&client, "orders").await;
+        let mut starts = now.iter().map(|(partition, (start, _))| (partition, start));
+        starts.all(|(partition, start)| *start >= before[partition].1)
+    })
+    .await;
+    wait::until_async("its segments are removed", async || {
+        write(&broker, 1).await;
+        segments(&broker).iter().all(|number| number >= older_from)
+    })
+    .await;
+    let before = reading::ends(&client, "orders").await;
+    drop(client);
+    broker.stop();
+
+    fs::write(newest, "damaged").expect("the checkpoint can be written");
+    let report = catena_tools::journal::verify_store(&broker.data_dir()).expect("a store");
+    assert_eq!(report.problems, 1, "only the checkpoint: {report}");
+    broker.start_again_with(small(2));
+    let client = broker.client().await;
+    for (partition, (_, end)) in reading::ends(&client, "orders").await {
+        assert_eq!(end, before[&partition].1, "partition {partition} goes on");
+    }
     broker.stop();
 }

@@ -38,6 +38,7 @@ pub use fold::{FoldError, Folded};
 pub use partition::{PartitionSlot, PartitionState};
 
 use chain::ChainState;
+use partition::Home;
 
 /// All chains and partitions that a shard owns.
 ///
@@ -60,7 +61,7 @@ use chain::ChainState;
 /// ```
 #[derive(Debug, Default)]
 pub struct ShardLog {
-    slots: PartitionMap<PartitionSlot>,
+    homes: PartitionMap<Home>,
     partitions: Vec<PartitionState>,
     free: Vec<PartitionSlot>,
     /// In order of their ids. Chains are opened, never closed, so an index stays valid until the
@@ -140,8 +141,8 @@ impl ShardLog {
             }
         }
         self.chains.insert(index, ChainState::new(&section, epoch));
-        for state in &mut self.partitions {
-            state.chain_index += u32::from(crate::codec::index_of(state.chain_index) >= index);
+        for home in self.homes.values_mut() {
+            home.chain_index += u32::from(crate::codec::index_of(home.chain_index) >= index);
         }
         self.restore_section(index, section);
         Ok(())
@@ -191,13 +192,14 @@ impl ShardLog {
 
     /// The state of a partition.
     pub fn partition(&self, tp: TopicPartition) -> Option<&PartitionState> {
-        let slot = *self.slots.get(tp)?;
+        let slot = self.slot(tp)?;
         Some(&self.partitions[slot.index()])
     }
 
     /// All partitions, in order. Sorts: not for every batch.
     pub fn partitions(&self) -> impl Iterator<Item = &PartitionState> {
-        let mut in_order: Vec<PartitionSlot> = self.slots.iter().map(|(_, slot)| *slot).collect();
+        let slots = self.homes.iter().map(|(_, home)| home.slot);
+        let mut in_order: Vec<PartitionSlot> = slots.collect();
         in_order.sort_unstable_by_key(|slot| self.partitions[slot.index()].tp);
         in_order
             .into_iter()
@@ -225,7 +227,7 @@ impl ShardLog {
 
     /// How many partitions there are.
     pub fn partition_count(&self) -> usize {
-        self.slots.len()
+        self.homes.len()
     }
 
     /// The open chains, in order.
@@ -271,7 +273,7 @@ impl ShardLog {
 
     /// Notes what is known of the compaction of a partition; of one that is gone, nothing.
     pub fn note_compacted(&mut self, tp: TopicPartition, compacted: CompactedPartition) {
-        if self.slots.contains(tp) {
+        if self.homes.contains(tp) {
             self.compacted.insert(tp, compacted);
         }
     }
@@ -285,10 +287,14 @@ impl ShardLog {
     /// Memory held, in bytes, counted by capacity.
     pub fn bytes(&self) -> usize {
         let chains: usize = self.chains.iter().map(ChainState::bytes).sum();
-        self.slots.bytes()
+        self.homes.bytes()
             + self.partitions.capacity() * size_of::<PartitionState>()
             + self.free.capacity() * size_of::<PartitionSlot>()
             + chains
+    }
+
+    fn slot(&self, tp: TopicPartition) -> Option<PartitionSlot> {
+        self.homes.get(tp).map(|home| home.slot)
     }
 
     /// The chain's place in `chains`, or where it belongs.
@@ -308,7 +314,7 @@ impl ShardLog {
 
     fn add_partition(&mut self, tp: TopicPartition, chain_index: usize) -> PartitionSlot {
         let chain = &mut self.chains[chain_index];
-        let state = PartitionState::empty(tp, chain.chain, chain_index);
+        let state = PartitionState::empty(tp, chain.chain);
         let slot = if let Some(slot) = self.free.pop() {
             self.partitions[slot.index()] = state;
             slot
@@ -317,7 +323,8 @@ impl ShardLog {
             PartitionSlot::from_index(self.partitions.len() - 1)
         };
         chain.slots.push(slot);
-        self.slots.insert(tp, slot);
+        let chain_index = u32::try_from(chain_index).expect("a shard has few chains");
+        self.homes.insert(tp, Home { slot, chain_index });
         slot
     }
 

@@ -118,6 +118,11 @@ impl<V> PartitionMap<V> {
         })
     }
 
+    /// All values, in no order, to change them.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.pages.values_mut().flatten().flatten()
+    }
+
     /// How many partitions have a value.
     pub fn len(&self) -> usize {
         self.len

@@ -10,9 +10,12 @@
 
 mod row;
 
+use std::hash::BuildHasher;
+
 use catena_protocol::batch::BatchHeader;
 use catena_protocol::ids::{Offset, ProducerEpoch, ProducerId, Sequence};
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 
 use crate::log::PartitionSlot;
 use crate::planted::{self, Bug};
@@ -81,10 +84,18 @@ pub enum Verdict {
     Unknown,
 }
 
+/// A row with its key, in a cache line of its own: with many partitions each batch fetches one.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Entry {
+    key: ProducerKey,
+    row: ProducerRow,
+}
+
 /// The rows of all producers in the partitions of one chain.
 #[derive(Debug, Default)]
 pub struct ProducerTable {
-    rows: FxHashMap<ProducerKey, ProducerRow>,
+    rows: HashTable<Entry>,
 }
 
 impl ProducerTable {
@@ -93,10 +104,11 @@ impl ProducerTable {
         if batch.producer == ProducerId(0) || planted::is(Bug::DuplicateOnReconnect) {
             return Verdict::Append;
         }
-        match self.rows.get(&ProducerKey {
+        let key = ProducerKey {
             slot,
             producer: batch.producer,
-        }) {
+        };
+        match self.row(key) {
             Some(row) => row.check(batch),
             None if batch.sequence == Sequence(0) => Verdict::Append,
             None => Verdict::Unknown,
@@ -116,48 +128,47 @@ impl ProducerTable {
             slot,
             producer: batch.producer,
         };
-        match self.rows.get_mut(&key) {
-            Some(row) => {
-                let before = *row;
-                if row.continues_with(batch) {
-                    row.extend(batch, base_offset, append_time_ms);
-                } else {
-                    *row = ProducerRow::begin(batch, base_offset, append_time_ms);
-                }
-                Some(before)
+        if let Some(Entry { row, .. }) = self.rows.find_mut(hash(&key), |entry| entry.key == key) {
+            let before = *row;
+            if row.continues_with(batch) {
+                row.extend(batch, base_offset, append_time_ms);
+            } else {
+                *row = ProducerRow::begin(batch, base_offset, append_time_ms);
             }
-            None => self
-                .rows
-                .insert(key, ProducerRow::begin(batch, base_offset, append_time_ms)),
+            return Some(before);
         }
+        self.insert(key, ProducerRow::begin(batch, base_offset, append_time_ms));
+        None
     }
 
     /// Puts a row back as it was, or away if there was none.
     pub(crate) fn restore(&mut self, key: ProducerKey, row: Option<ProducerRow>) {
         match row {
-            Some(row) => self.rows.insert(key, row),
-            None => self.rows.remove(&key),
-        };
+            Some(row) => self.insert(key, row),
+            None => drop(self.remove(key)),
+        }
     }
 
     /// Drops one row and returns it.
     pub(crate) fn remove(&mut self, key: ProducerKey) -> Option<ProducerRow> {
-        self.rows.remove(&key)
+        let found = self.rows.find_entry(hash(&key), |entry| entry.key == key);
+        found.ok().map(|found| found.remove().0.row)
     }
 
     /// Keeps the rows of those partitions only that `keep` names.
     pub(crate) fn retain_partitions(&mut self, keep: impl Fn(PartitionSlot) -> bool) {
-        self.rows.retain(|key, _| keep(key.slot));
+        self.rows.retain(|entry| keep(entry.key.slot));
     }
 
     /// The row of one producer in one partition.
     pub fn row(&self, key: ProducerKey) -> Option<&ProducerRow> {
-        self.rows.get(&key)
+        let entry = self.rows.find(hash(&key), |entry| entry.key == key);
+        entry.map(|entry| &entry.row)
     }
 
     /// All rows, in no order: sort them before they show.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (ProducerKey, ProducerRow)> {
-        self.rows.iter().map(|(key, row)| (*key, *row))
+        self.rows.iter().map(|entry| (entry.key, entry.row))
     }
 
     /// How many rows there are.
@@ -172,7 +183,7 @@ impl ProducerTable {
 
     /// Memory held, in bytes, counted by capacity.
     pub fn bytes(&self) -> usize {
-        self.rows.capacity() * (PRODUCER_ENTRY_BYTES + 1)
+        self.rows.allocation_size()
     }
 
     /// The rows to drop: those idle since before `idle_before_s`, and beyond that the least
@@ -186,7 +197,7 @@ impl ProducerTable {
         may_drop: impl Fn(&ProducerKey, &ProducerRow) -> bool,
     ) -> Vec<ProducerKey> {
         let over = self.rows.len().saturating_sub(rows_max);
-        let candidate = |(key, row): (&ProducerKey, &ProducerRow)| {
+        let candidate = |Entry { key, row }: &Entry| {
             let wanted = over > 0 || row.last_append_s() < idle_before_s;
             (wanted && may_drop(key, row)).then_some((row.last_append_s(), *key))
         };
@@ -196,12 +207,23 @@ impl ProducerTable {
         candidates.truncate(idle.max(over).min(limit));
         candidates.into_iter().map(|(_, key)| key).collect()
     }
+
+    fn insert(&mut self, key: ProducerKey, row: ProducerRow) {
+        let same = |entry: &Entry| entry.key == key;
+        let rehash = |entry: &Entry| hash(&entry.key);
+        let place = self.rows.entry(hash(&key), same, rehash);
+        place.insert(Entry { key, row });
+    }
+}
+
+fn hash(key: &ProducerKey) -> u64 {
+    FxBuildHasher.hash_one(key)
 }
 
 /// Bytes of a row with its key in memory.
-pub const PRODUCER_ENTRY_BYTES: usize = size_of::<(ProducerKey, ProducerRow)>();
+pub const PRODUCER_ENTRY_BYTES: usize = size_of::<Entry>();
 
-const _: () = assert!(PRODUCER_ENTRY_BYTES <= 64);
+const _: () = assert!(PRODUCER_ENTRY_BYTES == 64);
 
 #[cfg(test)]
 mod tests;

@@ -103,6 +103,7 @@ fn section_of(found: &[(u64, ChainSection)]) -> ChainSection {
         layout: metadata.layout(),
         metadata,
         checkpoints: (0..).zip(found).map(with_section).collect(),
+        kept_from: BTreeMap::new(),
         settled: false,
         retired: BTreeSet::new(),
         forgotten: BTreeSet::new(),
@@ -184,4 +185,26 @@ fn what_a_retired_journal_holds_is_in_the_deal_that_retired_it() {
         assert!(plan.forgotten.contains(&one));
         assert_eq!(moved_of(&plan), [zero, one]);
     }
+}
+
+#[test]
+fn a_journal_that_was_given_up_is_kept_from_the_older_of_its_two_checkpoints_that_count() {
+    let one = JournalId::new(1);
+    let at = |segment| JournalPos::new(SegmentSeq::new(segment), 4096);
+    // Journal 1 with these generations and segments, the newest first; one shard completed deal 3.
+    let kept_from = |of_one: &[(u64, u32)]| {
+        let reads_from = |(generation, segment): &(u64, u32)| ShardCheckpoint {
+            scan_from: at(*segment),
+            ..checkpoint(1, *generation, 2)
+        };
+        let mut found = found(&[(0, &[(3, 1), (3, 1)])]);
+        found.insert(one, of_one.iter().map(reads_from).collect());
+        let plan = BootPlan::of(metadata(), found, &BTreeSet::from([JournalId::new(0), one]));
+        plan.kept_from.get(&one).copied()
+    };
+    assert_eq!(kept_from(&[(1, 9), (1, 7), (1, 2)]), Some(at(7)));
+    assert_eq!(kept_from(&[(4, 20), (4, 20), (1, 9), (1, 7)]), Some(at(7)));
+    assert_eq!(kept_from(&[(1, 9)]), Some(at(9)));
+    assert_eq!(kept_from(&[]), None);
+    assert_eq!(kept_from(&[(4, 20)]), None);
 }

@@ -23,7 +23,7 @@ use crate::runtime::executor;
 use crate::runtime::file::FileAgent;
 
 /// Checkpoint files kept.
-const KEPT: usize = 2;
+pub const KEPT: usize = 2;
 
 /// What the shard knows of its checkpoints.
 #[derive(Debug, Default, Clone)]

@@ -30,7 +30,9 @@ use super::assembler::{Assembler, FilledBlock};
 use super::connection::Connection;
 use super::produce::{self, Pending};
 use crate::journal::{CommittedBlock, JournalError};
-use crate::limits::{ADMITTED_AT_ONCE_MAX, LEDGER_IDLE, PRODUCE_PENDING_BYTES_MAX};
+use crate::limits::{
+    ADMITTED_AT_ONCE_MAX, ADMITTED_TOGETHER_MAX, LEDGER_IDLE, PRODUCE_PENDING_BYTES_MAX,
+};
 use crate::runtime::channel::{Notify, OneshotReceiver, OneshotSender, oneshot};
 use crate::runtime::clock;
 use crate::runtime::executor;
@@ -212,27 +214,58 @@ impl Shard {
         }
     }
 
+    /// Admits what waits, or leaves it to be admitted together with the request behind it, if that
+    /// is here already.
+    pub fn absorb_soon(self: &Rc<Self>, next_is_here: bool) {
+        if next_is_here && self.committer.admission.borrow().len() < ADMITTED_TOGETHER_MAX {
+            // Should the next one not be for the log, or its connection have to wait.
+            self.committer.work.notify();
+        } else {
+            self.absorb();
+        }
+    }
+
     /// Admits what waits, as long as the next group has room, and not more than may be done in one
     /// go; the commit loop sees to the rest. Returns the bytes that it took from the queue.
     pub fn absorb(self: &Rc<Self>) -> usize {
         let mut taken_bytes = 0;
-        for _ in 0..ADMITTED_AT_ONCE_MAX {
-            if self.committer.assembler.borrow().pending_bytes() >= GROUP_BYTES_MAX {
+        for _ in 0..ADMITTED_AT_ONCE_MAX / ADMITTED_TOGETHER_MAX {
+            let together = self.take_pending();
+            if together.is_empty() {
                 break;
             }
-            let next = self.committer.admission.borrow_mut().pop();
-            let Some((_, pending)) = next else { break };
-            self.committer
-                .requests
-                .set(self.committer.requests.get() + 1);
-            taken_bytes += pending.bytes();
-            produce::admit(self, pending);
+            let sources = together.iter().flat_map(Pending::sources);
+            self.log.borrow().fetch_ahead(sources);
+            let requests = &self.committer.requests;
+            let taken = u32::try_from(together.len()).expect("a small number");
+            requests.set(requests.get() + taken);
+            for pending in together {
+                taken_bytes += pending.bytes();
+                produce::admit(self, pending);
+            }
         }
         self.flush_acks();
         if self.pending_produce_bytes() > 0 {
             self.committer.work.notify();
         }
         taken_bytes
+    }
+
+    /// Takes some of what waits out of the queue, as far as the next group has room.
+    fn take_pending(&self) -> Vec<Pending> {
+        let mut group_bytes = self.committer.assembler.borrow().pending_bytes();
+        let mut admission = self.committer.admission.borrow_mut();
+        let next = || {
+            if group_bytes >= GROUP_BYTES_MAX {
+                return None;
+            }
+            let (_, pending) = admission.pop()?;
+            group_bytes += pending.bytes();
+            Some(pending)
+        };
+        std::iter::from_fn(next)
+            .take(ADMITTED_TOGETHER_MAX)
+            .collect()
     }
 
     /// Admits what waits now, with turns for other tasks in between. What comes meanwhile is left

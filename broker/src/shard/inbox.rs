@@ -131,6 +131,14 @@ impl Inbox {
         Ok(FramePrefix::decode(bytes)?)
     }
 
+    /// Whether the next frame has arrived, whole.
+    pub fn holds_frame(&self) -> bool {
+        let prefix = self.chunk[..self.filled].first_chunk();
+        let prefix = prefix.and_then(|bytes| FramePrefix::decode(bytes).ok());
+        let bytes = prefix.and_then(|prefix| usize::try_from(prefix.length).ok());
+        bytes.is_some_and(|bytes| bytes <= self.filled)
+    }
+
     /// Takes prefix and header of the frame whose prefix was just seen, and checks them. Its
     /// payload is to be taken or discarded next, also if it is empty.
     pub async fn header(&mut self, prefix: &FramePrefix) -> Result<Bytes, ReceiveError> {

@@ -9,7 +9,7 @@
 //! the shard's executor.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -23,9 +23,10 @@ use tracing::warn;
 use super::Shard;
 use super::reader::ReadError;
 use crate::journal::JournalError;
-use crate::limits::{INDEX_JOURNAL_BYTES_MAX, INDEX_MEMORY_BYTES_MAX, INDEX_PAGES_DECODED_MAX};
+use crate::limits::{INDEX_JOURNAL_BYTES_MAX, INDEX_MEMORY_BYTES_MAX};
 use crate::runtime::executor;
 
+mod decoded;
 mod live;
 mod overlay;
 mod runs;
@@ -35,6 +36,7 @@ pub use live::{LiveBytes, LiveCount};
 pub use runs::Runs;
 pub use writing::RunWriter;
 
+use decoded::DecodedPages;
 use overlay::{Found, Hidden, keep_what_follows, overlay};
 
 /// A segment of some journal of the store.
@@ -54,8 +56,7 @@ pub struct ShardIndex {
     /// Segments of other journals that were there at start: runs of an earlier deal of chains may
     /// name some that were freed.
     elsewhere: BTreeSet<SegmentKey>,
-    /// The pages that were decoded last. A place is never written twice, so none goes stale.
-    decoded: RefCell<VecDeque<(PagePlace, Rc<RunPage>)>>,
+    decoded: RefCell<DecodedPages>,
     run_at_bytes: Cell<u64>,
 }
 
@@ -353,10 +354,7 @@ impl Shard {
     }
 
     async fn index_page(self: &Rc<Self>, place: PagePlace) -> Result<Rc<RunPage>, ReadError> {
-        let decoded = self.index.decoded.borrow().iter().find_map(|(of, page)| {
-            let is_wanted = *of == place;
-            is_wanted.then(|| Rc::clone(page))
-        });
+        let decoded = self.index.decoded.borrow_mut().get(place);
         if let Some(page) = decoded {
             return Ok(page);
         }
@@ -366,9 +364,10 @@ impl Shard {
             reason: error.to_string(),
         })?;
         let page = Rc::new(page);
-        let mut decoded = self.index.decoded.borrow_mut();
-        decoded.truncate(INDEX_PAGES_DECODED_MAX - 1);
-        decoded.push_front((place, Rc::clone(&page)));
+        self.index
+            .decoded
+            .borrow_mut()
+            .insert(place, Rc::clone(&page));
         Ok(page)
     }
 

@@ -21,9 +21,16 @@ use crate::runtime::clock;
 /// How long it rests when nothing calls for it.
 const REST: Duration = Duration::from_secs(1);
 
-/// How often retention and expiry are applied while there is space: each time they look at
-/// everything there is, and what they drop costs a frame however little that is.
-const DROPS_INTERVAL_US: u64 = 1_000_000;
+/// How long retention and expiry rest while there is space: each time they look at everything
+/// there is, and what they drop costs a frame however little that is.
+const DROPS_REST_US: u64 = 1_000_000;
+
+/// They rest for at least this many times as long as they took: with tens of thousands of
+/// partitions in which all is old soon, they would do nothing but look up what to drop.
+const DROPS_REST_FACTOR: u64 = 8;
+
+/// But never for longer: one slow disk is no reason to keep old records for hours.
+const DROPS_REST_MAX_US: u64 = 30_000_000;
 
 /// They come sooner once this part of the space was written: a small store fills in no time.
 const DROPS_SPACE_DIVISOR: u64 = 64;
@@ -33,8 +40,10 @@ struct Rounds {
     taken: Taken,
     /// Segments of other journals that this shard still wants.
     claimed: Vec<SegmentKey>,
-    /// When retention and expiry were applied last, and what had been written by then.
-    dropped_at: (u64, u64),
+    /// When retention and expiry are due again.
+    drops_at_us: u64,
+    /// What had been written when they were applied last.
+    dropped_at_bytes: u64,
 }
 
 /// Works until the shard stops or its journal fails.
@@ -49,7 +58,8 @@ pub async fn run(shard: Rc<Shard>, taken: Taken, old_segments: Vec<SegmentKey>) 
     let mut rounds = Rounds {
         taken,
         claimed: old_segments,
-        dropped_at: (0, 0),
+        drops_at_us: 0,
+        dropped_at_bytes: 0,
     };
     while !shard.is_stopping() && !shard.journal.is_latched() {
         let progress = rounds.step(&shard).await;
@@ -76,8 +86,14 @@ impl Rounds {
         let taken = &mut self.taken;
         note(shard, "a checkpoint", shard.checkpoint_if_due(taken).await);
         if self.drops_are_due(shard) {
+            let began_us = clock::now_us();
+            self.dropped_at_bytes = shard.journal.written_bytes();
             note(shard, "retention", shard.apply_retention().await);
             note(shard, "producer expiry", shard.expire_producers().await);
+            let ended_us = clock::now_us();
+            let took_us = ended_us.saturating_sub(began_us);
+            let rest_us = took_us.saturating_mul(DROPS_REST_FACTOR);
+            self.drops_at_us = ended_us + rest_us.clamp(DROPS_REST_US, DROPS_REST_MAX_US);
         }
         release_claims(shard, &self.taken, &mut self.claimed).await;
         let freed_before = shard.metrics.segments_freed.get();
@@ -94,17 +110,11 @@ impl Rounds {
         has_cleaned || has_compacted || shard.metrics.segments_freed.get() > freed_before
     }
 
-    fn drops_are_due(&mut self, shard: &Shard) -> bool {
-        let (now_us, written_bytes) = (clock::now_us(), shard.journal.written_bytes());
-        let (last_us, last_bytes) = self.dropped_at;
+    fn drops_are_due(&self, shard: &Shard) -> bool {
         let much = shard.journal.space_bytes() / DROPS_SPACE_DIVISOR;
-        let is_due = now_us.saturating_sub(last_us) >= DROPS_INTERVAL_US
-            || written_bytes - last_bytes >= much
-            || shard.journal.segments().out_of_space();
-        if is_due {
-            self.dropped_at = (now_us, written_bytes);
-        }
-        is_due
+        clock::now_us() >= self.drops_at_us
+            || shard.journal.written_bytes() - self.dropped_at_bytes >= much
+            || shard.journal.segments().out_of_space()
     }
 }
 

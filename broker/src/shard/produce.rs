@@ -14,7 +14,7 @@ use catena_core::limits::{BLOCK_ALIGN, BLOCK_BYTES_MAX};
 use catena_core::log::{Admitted, ProduceRefusal};
 use catena_protocol::batch::{self, BatchHeader};
 use catena_protocol::error::ErrorCode;
-use catena_protocol::ids::{ChainId, CorrelationId, Durability, TopicPartition};
+use catena_protocol::ids::{ChainId, CorrelationId, Durability, ProducerId, TopicPartition};
 use catena_protocol::messages::{AckItem, ProduceItem, ProduceView};
 
 use super::Shard;
@@ -72,6 +72,23 @@ impl Pending {
     }
 }
 
+impl Pending {
+    /// The partition and producer of each batch.
+    pub fn sources(&self) -> impl Iterator<Item = (TopicPartition, ProducerId)> {
+        let (one, several) = match self {
+            Pending::Batch(_, work) => (Some(work.0.source()), &[][..]),
+            Pending::InPlace(_, work) => (None, &work.batches[..]),
+        };
+        one.into_iter().chain(several.iter().map(Checked::source))
+    }
+}
+
+impl<B> Checked<B> {
+    fn source(&self) -> (TopicPartition, ProducerId) {
+        (self.tp, self.header.producer_id)
+    }
+}
+
 /// Receives the payload of a produce request and queues its batches.
 pub async fn receive(
     shard: &Rc<Shard>,
@@ -97,7 +114,7 @@ pub async fn receive(
         let payload = inbox.payload(payload_bytes).await?;
         receive_small(shard, &origin, view, payload);
     }
-    shard.absorb();
+    shard.absorb_soon(inbox.holds_frame());
     Ok(())
 }
 
@@ -223,9 +240,6 @@ fn check(
         return Err((ErrorCode::DurabilityTooWeak, u64::from(required.to_wire())));
     }
     let header = BatchHeader::decode(bytes).map_err(|error| (error.code(), 0))?;
-    if !shard.log.borrow().takes(tp, header.producer_id) {
-        return Err(shard.explain(tp, &ProduceRefusal::UnknownPartition { tp }));
-    }
     if usize::try_from(header.length).ok() != Some(bytes.len()) {
         return Err((ErrorCode::InvalidBatch, 0));
     }

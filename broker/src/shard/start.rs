@@ -409,10 +409,11 @@ impl OldSegments {
             .map(ShardId::new)
             .filter(|shard| *shard != boot.id)
             .collect();
-        // Were there more shards again, a retired journal would be read from its checkpoint on, and
-        // what comes after would be linked to its last segment: that much of it stays.
+        // Were there more shards again, a retired journal would be read from its checkpoint on, or
+        // from the one before if that is damaged then, and what comes after would be linked to its
+        // last segment: that much of it stays.
         let is_read_again = |key: &SegmentKey| {
-            let from = boot.plan.scan_from(key.0);
+            let from = boot.plan.kept_from.get(&key.0);
             from.is_none_or(|from| key.1 >= from.segment)
         };
         let unwritten = kept

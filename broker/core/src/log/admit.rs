@@ -10,8 +10,9 @@ use thiserror::Error;
 
 use super::ShardLog;
 use super::chain::PendingBatch;
+use super::partition::Home;
 use crate::limits::OFFSET_MAX;
-use crate::producer::{ProducerBatch, ProducerKey, ProducerRow, Verdict};
+use crate::producer::{ProducerBatch, ProducerKey, Verdict};
 
 /// A batch's place in its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,18 +110,20 @@ impl ProduceRefusal {
 }
 
 impl ShardLog {
-    /// Whether the partition is here and takes batches, asked when a batch arrives. It also looks
-    /// at what [`ShardLog::admit`] will need of the partition and the producer, so that this is on
-    /// its way to the processor's cache while the batch's CRC is computed.
-    pub fn takes(&self, tp: TopicPartition, producer: ProducerId) -> bool {
-        let Some(&slot) = self.slots.get(tp) else {
-            return false;
-        };
-        let state = &self.partitions[slot.index()];
-        let chain = &self.chains[crate::codec::index_of(state.chain_index)];
-        let row = chain.producers.row(ProducerKey { slot, producer });
-        std::hint::black_box(row.map(ProducerRow::end_offset));
-        !state.is_closed
+    /// Looks at what [`ShardLog::admit`] will need of some batches' partitions and producers. With
+    /// many partitions that is memory which the processor's caches have lost; asked for in one go,
+    /// it comes side by side and not one after the other.
+    pub fn fetch_ahead(&self, batches: impl Iterator<Item = (TopicPartition, ProducerId)>) {
+        let seen = batches.fold(0, |seen: u64, (tp, producer)| {
+            let Some(&Home { slot, chain_index }) = self.homes.get(tp) else {
+                return seen;
+            };
+            let chain = &self.chains[crate::codec::index_of(chain_index)];
+            let row = chain.producers.row(ProducerKey { slot, producer });
+            let row_end = row.map_or(0, |row| row.end_offset().get());
+            seen ^ row_end ^ self.partitions[slot.index()].log_end.get()
+        });
+        std::hint::black_box(seen);
     }
 
     /// Checks a batch and gives it the next offsets of its partition. `now_ms` is the wall clock,
@@ -135,7 +138,7 @@ impl ShardLog {
         header: &BatchHeader,
         now_ms: i64,
     ) -> Result<Admitted, ProduceRefusal> {
-        let Some(&slot) = self.slots.get(tp) else {
+        let Some(&Home { slot, chain_index }) = self.homes.get(tp) else {
             return Err(ProduceRefusal::UnknownPartition { tp });
         };
         let state = &mut self.partitions[slot.index()];
@@ -153,7 +156,7 @@ impl ShardLog {
                 log_end: base_offset,
             });
         }
-        let chain = &mut self.chains[crate::codec::index_of(state.chain_index)];
+        let chain = &mut self.chains[crate::codec::index_of(chain_index)];
         let batch = ProducerBatch::of(header);
         let key = ProducerKey {
             slot,

@@ -66,7 +66,7 @@ impl ShardLog {
         let index = self.open_index(chain);
         self.pop_frame(index, lsn);
         for row in rows {
-            let Some(&slot) = self.slots.get(row.tp) else {
+            let Some(slot) = self.slot(row.tp) else {
                 continue;
             };
             let state = &mut self.partitions[slot.index()];

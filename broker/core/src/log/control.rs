@@ -186,7 +186,7 @@ impl ShardLog {
     }
 
     fn apply_trim(&mut self, trim: &Trim) {
-        let Some(&slot) = self.slots.get(trim.tp) else {
+        let Some(slot) = self.slot(trim.tp) else {
             return;
         };
         let state = &mut self.partitions[slot.index()];
@@ -215,9 +215,9 @@ impl ShardLog {
     fn apply_expiry(&mut self, chain_index: usize, expiry: &ProducerExpiry) {
         let chain = &mut self.chains[chain_index];
         for (tp, producer) in &expiry.rows {
-            if let Some(&slot) = self.slots.get(*tp) {
+            if let Some(home) = self.homes.get(*tp) {
                 chain.producers.remove(ProducerKey {
-                    slot,
+                    slot: home.slot,
                     producer: *producer,
                 });
             }
@@ -254,7 +254,7 @@ impl ShardLog {
                 high_watermark: state.high_watermark,
                 bytes: state.bytes,
             });
-            self.slots.remove(state.tp);
+            self.homes.remove(state.tp);
             self.lost.remove(&state.tp);
             self.compacted.remove(&state.tp);
             state.vacate();

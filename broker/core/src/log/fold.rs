@@ -186,7 +186,7 @@ impl ShardLog {
         chain: ChainId,
     ) -> Result<&mut PartitionState, OpenRefusal> {
         self.ensure_partition(tp, chain)?;
-        let slot = *self.slots.get(tp).expect("the partition was just ensured");
+        let slot = self.slot(tp).expect("the partition was just ensured");
         let state = &mut self.partitions[slot.index()];
         assert!(
             !state.has_uncommitted(),
@@ -234,8 +234,8 @@ impl ShardLog {
 
     fn fold_batches(&mut self, chain_index: usize, frame: &FrameSummary) {
         for (tp, extent) in &frame.rows {
-            let slot = match self.slots.get(*tp) {
-                Some(slot) => *slot,
+            let slot = match self.slot(*tp) {
+                Some(slot) => slot,
                 None => self.add_partition(*tp, chain_index),
             };
             let end = self.partitions[slot.index()].high_watermark;
@@ -248,10 +248,8 @@ impl ShardLog {
         }
         let producers = &mut self.chains[chain_index].producers;
         for batch in &frame.batches {
-            let slot = *self
-                .slots
-                .get(batch.tp)
-                .expect("each batch belongs to a row");
+            let home = self.homes.get(batch.tp);
+            let slot = home.expect("each batch belongs to a row").slot;
             let state = &mut self.partitions[slot.index()];
             state.append_time_ms = state.append_time_ms.max(batch.append_time_ms);
             if batch.producer.get() != 0 {

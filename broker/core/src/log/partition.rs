@@ -19,14 +19,22 @@ impl PartitionSlot {
     }
 }
 
-/// The state of a partition.
+/// Where a partition is: everything that its next batch will need can be fetched with this at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home {
+    pub(super) slot: PartitionSlot,
+    /// The place of its chain among the shard's.
+    pub(super) chain_index: u32,
+}
+
+/// The state of a partition, in a cache line of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct PartitionState {
     /// The partition.
     pub tp: TopicPartition,
     /// The chain it lives in.
     pub chain: ChainId,
-    pub(super) chain_index: u32,
     /// The first offset that can be read; what is below was trimmed.
     pub log_start: Offset,
     /// The offset that the next admitted record gets.
@@ -45,11 +53,10 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
-    pub(super) fn empty(tp: TopicPartition, chain: ChainId, chain_index: usize) -> Self {
+    pub(super) fn empty(tp: TopicPartition, chain: ChainId) -> Self {
         Self {
             tp,
             chain,
-            chain_index: u32::try_from(chain_index).expect("a shard has few chains"),
             log_start: Offset(0),
             log_end: Offset(0),
             high_watermark: Offset(0),
@@ -72,7 +79,7 @@ impl PartitionState {
 
     /// Leaves the slot to a later partition; a scan over all slots must not take it for one.
     pub(super) fn vacate(&mut self) {
-        *self = Self::empty(TopicPartition::default(), ChainId(0), 0);
+        *self = Self::empty(TopicPartition::default(), ChainId(0));
     }
 
     /// Commits a run of batches that ends at `end_offset`.
@@ -85,4 +92,4 @@ impl PartitionState {
     }
 }
 
-const _: () = assert!(size_of::<PartitionState>() <= 128);
+const _: () = assert!(size_of::<PartitionState>() == 64);

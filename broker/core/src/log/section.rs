@@ -138,11 +138,11 @@ impl ShardLog {
         }
         let producers = &mut self.chains[chain_index].producers;
         for entry in section.producers {
-            let slot = self.slots.get(entry.tp);
-            let slot = *slot.expect("a section holds the partition of each of its producers");
+            let home = self.homes.get(entry.tp);
+            let home = home.expect("a section holds the partition of each of its producers");
             producers.restore(
                 ProducerKey {
-                    slot,
+                    slot: home.slot,
                     producer: entry.producer,
                 },
                 Some(entry.row),
