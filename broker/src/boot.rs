@@ -183,8 +183,9 @@ impl BootPlan {
             inputs[place(section.chain)].sections.push(section);
         }
         let mut unknown = Vec::new();
-        for mut found in scanned {
-            unknown.append(&mut found.unknown);
+        for found in scanned {
+            let is_open = |loss: &UnknownLoss| !self.retired.contains(&loss.journal);
+            unknown.extend(found.unknown.into_iter().filter(is_open));
             for frame in found.frames {
                 inputs[place(frame.chain)].frames.push(frame);
             }

@@ -157,16 +157,22 @@ fn what_a_retired_journal_holds_is_in_the_deal_that_retired_it() {
         config: TopicConfig::default(),
         created_ms: 0,
     });
-    let moved_of = |plan: &BootPlan| {
+    let unknown = |journal| UnknownLoss {
+        journal,
+        at: JournalPos::default(),
+        bytes: 4096,
+    };
+    // The journals of which what was moved counts, and of which damage may have taken records.
+    let counted = |plan: &BootPlan| {
         let scanned = ScannedFrames {
             moved: vec![moved(zero), moved(one)],
+            unknown: vec![unknown(zero), unknown(one)],
             ..ScannedFrames::default()
         };
-        let inputs = plan.deal(vec![scanned]);
-        let moved = inputs.into_iter().flat_map(|input| input.moved);
-        moved
-            .map(|(_, extent)| extent.block.journal)
-            .collect::<Vec<_>>()
+        let input = plan.deal(vec![scanned]).remove(0);
+        let moved = input.moved.iter().map(|(_, extent)| extent.block.journal);
+        let lost = input.unknown.iter().map(|loss| loss.journal);
+        (moved.collect(), lost.collect::<BTreeSet<_>>())
     };
     // Two shards became one, and nothing of journal 1 can be read; then the number changed again,
     // to one, or to two of which the first was through.
@@ -176,14 +182,15 @@ fn what_a_retired_journal_holds_is_in_the_deal_that_retired_it() {
         let (segment, offset) = (SegmentSeq::new(u32::MAX), u32::MAX);
         assert_eq!(plan.index_covered(one), JournalPos::new(segment, offset));
         assert_eq!(plan.forgotten, BTreeSet::new());
-        assert_eq!(moved_of(&plan), [zero]);
+        assert_eq!(counted(&plan), (vec![zero], BTreeSet::from([zero])));
     }
     // It may be in the later deal: then what it holds may be nowhere else.
     for of_zero in [&[(4, 2), (3, 1)][..], &[(4, 2)]] {
         let plan = BootPlan::of(metadata.clone(), found(&[(0, of_zero), (1, &[])]), &written);
         assert_eq!(plan.index_covered(one), JournalPos::default());
         assert!(plan.forgotten.contains(&one));
-        assert_eq!(moved_of(&plan), [zero, one]);
+        let both = BTreeSet::from([zero, one]);
+        assert_eq!(counted(&plan), (vec![zero, one], both));
     }
 }
 
