@@ -16,12 +16,11 @@ use catena_core::checkpoint::{ChainSection, ShardCheckpoint};
 use catena_core::ids::{JournalId, JournalPos, SegmentSeq};
 use catena_core::index::run::RunDirectory;
 use catena_core::metadata::{MetadataState, ShardLayout};
-use catena_core::recover::{FrameSummary, MovedBatch, UnknownLoss};
+use catena_core::recover::{FrameSummary, MovedBatch, ScannedFrames, UnknownLoss};
 use catena_protocol::ids::{ChainId, ShardId};
 
 pub use self::losses::{account_for_losses, folded_to};
 
-use crate::control::METADATA_JOURNAL;
 use crate::runtime::file::FileAgent;
 use crate::shard::checkpointer::{self, KEPT};
 use crate::shard::files::journal_dir;
@@ -48,17 +47,6 @@ pub struct BootPlan {
     /// Other journals that had checkpoints of which none counts, because some cannot be read. What
     /// was freed of them is known no more.
     pub forgotten: BTreeSet<JournalId>,
-}
-
-/// What one shard found in its journals.
-#[derive(Debug, Default)]
-pub struct ScannedFrames {
-    /// The frames that count, in journal order; behind them those of damaged blocks that are known.
-    pub frames: Vec<FrameSummary>,
-    /// Acknowledged bytes of which nothing is known.
-    pub unknown: Vec<UnknownLoss>,
-    /// What the cleaner wrote anew, in journal order, of journals that have no checkpoint.
-    pub moved: Vec<MovedBatch>,
 }
 
 /// What one shard starts from.
@@ -88,7 +76,7 @@ impl BootPlan {
         let mut ids: Vec<JournalId> = (0..layout.shards).map(JournalId::new).collect();
         for entry in agent.list(journals).await? {
             let id = entry.name.parse().ok().map(JournalId::new);
-            ids.extend(id.filter(|id| *id != METADATA_JOURNAL && id.get() >= layout.shards));
+            ids.extend(id.filter(|id| *id != JournalId::METADATA && id.get() >= layout.shards));
         }
         let (mut found, mut written) = (BTreeMap::new(), BTreeSet::new());
         for id in ids {

@@ -16,11 +16,11 @@ use catena_core::entry::FrameKind;
 use catena_core::ids::{JournalId, JournalPos};
 use catena_core::log::ShardLog;
 use catena_core::metadata::{Command, MetadataState, Outcome};
-use catena_core::recover::FrameSummary;
+use catena_core::recover::{FrameSummary, ScannedFrames};
 use catena_protocol::ids::{ChainEpoch, ChainId};
 use tracing::{info, warn};
 
-use crate::boot::{BootPlan, ScannedFrames};
+use crate::boot::BootPlan;
 use crate::journal::{Journal, JournalConfig, recovery};
 use crate::limits::{
     LEDGER_IDLE, METADATA_COMMANDS_PER_SNAPSHOT, METADATA_SEGMENT_BYTES, METADATA_SPACE_BYTES,
@@ -36,9 +36,7 @@ use crate::shard::checkpointer;
 use crate::shard::files::journal_dir;
 use crate::shard::message::{ControlError, ControlRequest, ShardMessage};
 
-/// The journal of the control plane.
-pub const METADATA_JOURNAL: JournalId = JournalId::new(999);
-/// Its only chain.
+/// The only chain of the control plane.
 const METADATA_CHAIN: ChainId = ChainId::new(0);
 
 /// How often the control plane looks whether a shard that does not answer has ended.
@@ -133,7 +131,7 @@ impl ControlPlane {
         metrics: Arc<ShardMetrics>,
     ) -> Result<ControlPlane> {
         let agent = Rc::new(FileAgent::start().context("cannot start the file helper")?);
-        let dir = journal_dir(journals, METADATA_JOURNAL);
+        let dir = journal_dir(journals, JournalId::METADATA);
         let snapshot = load_snapshot(&agent, &dir, store_uuid).await?;
         let (mut state, checkpoint) = snapshot.unwrap_or_default();
         let section = checkpoint.chains.into_iter().next();
@@ -143,7 +141,7 @@ impl ControlPlane {
         log.open_chain(section, epoch)?;
         let start = (checkpoint.sequence > 0).then_some(checkpoint.scan_from);
         let mut found = ScannedFrames::default();
-        let scanned = recovery::scan(&agent, &dir, METADATA_JOURNAL, start, &mut found)
+        let scanned = recovery::scan(&agent, &dir, JournalId::METADATA, start, &mut found)
             .await
             .context("cannot read the metadata journal")?;
         if let Some(range) = scanned.corrupt.first() {
@@ -163,7 +161,7 @@ impl ControlPlane {
         let epoch = ChainEpoch::new(log.epoch(METADATA_CHAIN).map_or(1, |epoch| epoch.get() + 1));
         log.adopt_epoch(METADATA_CHAIN, epoch)?;
         let config = JournalConfig {
-            id: METADATA_JOURNAL,
+            id: JournalId::METADATA,
             dir,
             store: store_uuid,
             segment_bytes_min: METADATA_SEGMENT_BYTES,
@@ -267,7 +265,7 @@ impl ControlPlane {
         let at = self.journal.flushed();
         let checkpoint = ShardCheckpoint {
             store_uuid: self.store_uuid,
-            journal: METADATA_JOURNAL,
+            journal: JournalId::METADATA,
             sequence,
             scan_from: at,
             index_covered: at,
@@ -308,8 +306,9 @@ fn replay(log: &mut ShardLog, state: &mut MetadataState, frame: &FrameSummary) -
             ..
         } => anyhow::bail!(
             "{count} commands from number {first} on are missing in the metadata journal, and no \
-             snapshot of metadata holds them; restore the directory of journal {METADATA_JOURNAL} \
-             from a copy"
+             snapshot of metadata holds them; restore the directory of journal {} \
+             from a copy",
+            JournalId::METADATA
         ),
         Folded::Applied { lost: None, .. } => {
             let command = Command::decode(&frame.body).context("a metadata command is damaged")?;

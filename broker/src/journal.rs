@@ -25,7 +25,6 @@ use catena_core::planted::{self, Bug};
 use catena_core::segment::{PreviousSegment, SegmentHeader};
 use futures_util::future::try_join_all;
 
-use crate::control::METADATA_JOURNAL;
 use crate::metrics::ShardMetrics;
 use crate::runtime::buffer::{self, Buffer};
 use crate::runtime::clock;
@@ -358,7 +357,7 @@ impl Journal {
     }
 
     fn flushes_late(&self) -> bool {
-        planted::is(Bug::HighWatermarkOffByOne) && self.config.id != METADATA_JOURNAL
+        planted::is(Bug::HighWatermarkOffByOne) && self.config.id != JournalId::METADATA
     }
 
     fn check_latch(&self) -> Result<(), JournalError> {

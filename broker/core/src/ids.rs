@@ -39,6 +39,12 @@ newtype! {
     /// One journal of a store: the append-only sequence of segments that one shard writes.
     JournalId(u16)
 }
+
+impl JournalId {
+    /// The journal of the control plane.
+    pub const METADATA: Self = Self(999);
+}
+
 newtype! {
     /// A segment of a journal; rises by one for each segment opened, never reused.
     SegmentSeq(u32)

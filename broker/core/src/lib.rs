@@ -33,3 +33,4 @@ pub mod retention;
 pub mod scan;
 pub mod sealed_text;
 pub mod segment;
+pub mod slot;

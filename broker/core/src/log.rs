@@ -31,11 +31,12 @@ use crate::compaction::CompactedPartition;
 use crate::ids::Lsn;
 use crate::limits::LOST_RANGES_MAX;
 use crate::partition_map::PartitionMap;
+use crate::slot::PartitionSlot;
 
 pub use admit::{Admitted, ProduceRefusal};
 pub use control::{ControlError, DroppedPartition};
 pub use fold::{FoldError, Folded};
-pub use partition::{PartitionSlot, PartitionState};
+pub use partition::PartitionState;
 
 use chain::ChainState;
 use partition::Home;

@@ -17,8 +17,8 @@ use catena_protocol::ids::{Offset, ProducerEpoch, ProducerId, Sequence};
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
-use crate::log::PartitionSlot;
 use crate::planted::{self, Bug};
+use crate::slot::PartitionSlot;
 
 pub use row::ProducerRow;
 pub(crate) use row::{PRODUCER_ROW_BYTES, seconds};

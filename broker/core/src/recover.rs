@@ -18,6 +18,17 @@ use crate::layout::{to_u32, to_usize};
 pub use moved::{MovedBatch, moved_batches, only_moved};
 pub use unknown::{UnknownLoss, presumed_offsets, spared};
 
+/// What a scan of journals found.
+#[derive(Debug, Default)]
+pub struct ScannedFrames {
+    /// The frames that count, in journal order; behind them those of damaged blocks that are known.
+    pub frames: Vec<FrameSummary>,
+    /// Acknowledged bytes of which nothing is known.
+    pub unknown: Vec<UnknownLoss>,
+    /// What the cleaner wrote anew, in journal order, of journals that have no checkpoint.
+    pub moved: Vec<MovedBatch>,
+}
+
 /// A frame, without its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameSummary {

@@ -13,13 +13,12 @@ use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
 use catena_core::limits::GROUP_BYTES_MAX;
 use catena_core::one_bit::{self, FlippedBit};
-use catena_core::recover::{FrameSummary, UnknownLoss};
+use catena_core::recover::{FrameSummary, ScannedFrames, UnknownLoss};
 use catena_core::scan::{CorruptRange, Damage, ScanOutcome};
 use catena_core::segment::SegmentHeader;
 use tracing::{info, warn};
 
 use super::source::Source;
-use crate::boot::ScannedFrames;
 
 /// Logs what a scan found wrong.
 pub(super) fn report(journal: JournalId, outcome: &ScanOutcome) {

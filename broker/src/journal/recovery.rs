@@ -11,13 +11,12 @@ use std::rc::Rc;
 use catena_core::block::BlockView;
 use catena_core::entry::EntryView;
 use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
-use catena_core::recover::{FrameSummary, moved_batches};
+use catena_core::recover::{FrameSummary, ScannedFrames, moved_batches};
 use catena_core::scan::{CorruptRange, JournalScan, ScanInput, ScanOutcome, ScanStep};
 
 use super::segments::{SealedSegment, segment_of};
 use super::source::{HeaderPage, Source};
 use super::{JournalTail, damage};
-use crate::boot::ScannedFrames;
 use crate::runtime::executor;
 use crate::runtime::file::{FileAgent, LogFile};
 

@@ -9,11 +9,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use catena_core::recover::ScannedFrames;
 use catena_protocol::ids::ShardId;
 
 use super::NodeOptions;
 use super::home::Home;
-use crate::boot::{BootPlan, ScannedFrames, ShardInput};
+use crate::boot::{BootPlan, ShardInput};
 use crate::control::{self, ControlBoot};
 use crate::limits::{SEGMENT_BYTES_INITIAL, SEGMENT_BYTES_MIN, SHARD_MESSAGES_MAX};
 use crate::runtime::channel::{self, Receiver, Sender};

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use catena_broker::boot::{BootPlan, ScannedFrames, ShardInput};
+use catena_broker::boot::{BootPlan, ShardInput};
 use catena_broker::control::{self, ControlBoot};
 use catena_broker::limits::SHARD_MESSAGES_MAX;
 use catena_broker::metrics::ShardMetrics;
@@ -23,6 +23,7 @@ use catena_broker::shard::message::{ControlRequest, ShardMessage};
 use catena_broker::shard::start::{self, ShardBoot};
 use catena_broker::status::NodeStatus;
 use catena_core::compaction::CompactionPolicy;
+use catena_core::recover::ScannedFrames;
 use catena_protocol::ids::{NodeId, ShardId};
 use futures_util::future::{Either, select};
 

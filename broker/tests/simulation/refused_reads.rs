@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use catena_broker::boot::ScannedFrames;
 use catena_broker::journal::SegmentSet;
 use catena_broker::journal::recovery::{self, Scanned};
 use catena_broker::metrics::ShardMetrics;
@@ -15,6 +14,7 @@ use catena_broker::shard::checkpointer;
 use catena_core::checkpoint::ShardCheckpoint;
 use catena_core::ids::{JournalPos, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
+use catena_core::recover::ScannedFrames;
 use catena_core::segment::PreviousSegment;
 
 use crate::disk_trouble::{BLOCK_BYTES, JOURNAL, JOURNALS, SEGMENT, image, journal_config, run};

@@ -18,7 +18,7 @@ use catena_core::segment::SegmentHeader;
 use catena_protocol::batch::split;
 use catena_protocol::ids::{Offset, TopicPartition};
 
-use super::places::{JournalBytes, Kind, METADATA_JOURNAL, Place, journals};
+use super::places::{JournalBytes, Kind, Place, journals};
 
 /// A batch, by partition and first offset.
 type Key = (TopicPartition, u64);
@@ -60,7 +60,7 @@ impl Offline {
             let contents = read_all(&bytes);
             let refused = contents.batches.values().any(|read| *read == Read::Refused);
             assert!(!refused && !contents.page_is_lost, "all of it can be read");
-            assert!(id.0 == METADATA_JOURNAL || !contents.batches.is_empty());
+            assert!(id == JournalId::METADATA || !contents.batches.is_empty());
             (id, (bytes, contents))
         });
         Self {

@@ -13,9 +13,10 @@ use std::process::Command;
 use catena_client::{Client, ConsumeError, Record};
 use catena_core::block::parse_block;
 use catena_core::entry::EntryView;
+use catena_core::ids::JournalId;
 use catena_core::segment::SegmentHeader;
 
-use super::places::{Kind, METADATA_JOURNAL, Place};
+use super::places::{Kind, Place};
 use super::store::{Built, TOPICS, copy, settings};
 use crate::broker::{Broker, Readiness};
 use crate::programs;
@@ -282,7 +283,7 @@ fn complains_of(log: &str, partition: u32) -> bool {
 
 /// A start may be refused only for what the whole node depends on, and with a plain message.
 fn may_refuse(place: &Place, log: &str) -> Result<Verdict, String> {
-    let is_metadata = place.journal.is_some_and(|id| id.0 == METADATA_JOURNAL);
+    let is_metadata = place.journal == Some(JournalId::METADATA);
     let says_why = log.contains("damaged") || log.contains("store format");
     if (is_metadata || place.kind == Kind::Identity) && says_why {
         return Ok(Verdict::Noticed);

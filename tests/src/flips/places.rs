@@ -20,9 +20,6 @@ use catena_protocol::batch::BATCH_HEADER_BYTES;
 
 use crate::seeded::Seeded;
 
-/// The journal of the control plane.
-pub const METADATA_JOURNAL: u16 = 999;
-
 /// What a byte means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {

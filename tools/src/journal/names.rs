@@ -8,15 +8,12 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use catena_core::entry::{EntryView, FrameKind};
-use catena_core::ids::Lsn;
+use catena_core::ids::{JournalId, Lsn};
 use catena_core::metadata::{Command, MetadataState};
 use catena_protocol::ids::TopicId;
 
 use super::files::{JournalFiles, StoreFiles};
 use super::{checkpoints, verify, walk};
-
-/// The journal of the control plane.
-const METADATA_JOURNAL: u16 = 999;
 
 /// Topic names by id; deleted topics keep theirs.
 #[derive(Debug, Default)]
@@ -28,7 +25,7 @@ impl Names {
         let journal = store
             .journals
             .iter()
-            .find(|journal| journal.id.0 == METADATA_JOURNAL);
+            .find(|journal| journal.id == JournalId::METADATA);
         journal.and_then(Self::from_journal).unwrap_or_default()
     }
 

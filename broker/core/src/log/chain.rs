@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use catena_protocol::ids::{ChainEpoch, ChainId, Offset, ProducerId};
 
-use super::partition::PartitionSlot;
 use crate::checkpoint::ChainSection;
 use crate::ids::Lsn;
 use crate::limits::EPOCH_HISTORY_MAX;
 use crate::producer::{ProducerKey, ProducerRow, ProducerTable};
+use crate::slot::PartitionSlot;
 
 #[derive(Debug)]
 pub(super) struct ChainState {

@@ -8,12 +8,12 @@ use catena_protocol::ids::{ChainId, Offset, TopicId, TopicPartition};
 use thiserror::Error;
 
 use super::ShardLog;
-use super::partition::PartitionSlot;
 use crate::entry::FrameKind;
 use crate::entry::control::{ControlBodyError, DropTopic, ProducerExpiry, Trim};
 use crate::ids::Lsn;
 use crate::limits::{PRODUCER_EXPIRY_ROWS_MAX, PRODUCER_IDLE_S_MAX};
 use crate::producer::{PRODUCER_ENTRY_BYTES, ProducerKey, seconds};
+use crate::slot::PartitionSlot;
 
 /// A partition that was dropped, as it was at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

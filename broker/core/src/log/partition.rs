@@ -5,19 +5,7 @@
 
 use catena_protocol::ids::{ChainId, Offset, TopicPartition};
 
-/// The dense index of a partition on its shard; reused when the partition is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PartitionSlot(pub u32);
-
-impl PartitionSlot {
-    pub(crate) fn index(self) -> usize {
-        crate::codec::index_of(self.0)
-    }
-
-    pub(crate) fn from_index(index: usize) -> Self {
-        Self(u32::try_from(index).expect("a shard has fewer than 2^32 partitions"))
-    }
-}
+use crate::slot::PartitionSlot;
 
 /// Where a partition is: everything that its next batch will need can be fetched with this at once.
 #[derive(Debug, Clone, Copy)]

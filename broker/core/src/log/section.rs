@@ -11,10 +11,10 @@ use rustc_hash::FxHashMap;
 use super::ShardLog;
 use super::chain::ChainState;
 use super::commit::is_committed;
-use super::partition::PartitionSlot;
 use crate::checkpoint::{ChainSection, LostRange, PartitionRow, ProducerEntry};
 use crate::compaction::CompactedPartition;
 use crate::producer::{ProducerKey, ProducerRow};
+use crate::slot::PartitionSlot;
 
 /// What uncommitted batches changed, as it was before them.
 #[derive(Default)]

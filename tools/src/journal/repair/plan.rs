@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use catena_core::ids::SegmentSeq;
+use catena_core::ids::{JournalId, SegmentSeq};
 use catena_core::ledger::{LEDGER_PAGE_BYTES, LedgerSlot};
 use catena_core::scan::{CorruptRange, Damage};
 use catena_core::sealed_text;
@@ -16,9 +16,6 @@ use super::super::accepted::{self, Accepted};
 use super::super::examine::Examined;
 use super::super::files::{JournalFiles, StoreFiles};
 use super::name_of;
-
-/// The journal of the control plane.
-const METADATA_JOURNAL: u16 = 999;
 
 /// One change.
 #[derive(Debug, Clone, Serialize)]
@@ -202,7 +199,7 @@ impl Plan {
             .first()
             .is_none_or(|first| first.header.previous.is_none());
         let metadata_is_damaged =
-            journal.id.0 == METADATA_JOURNAL && examined.corrupt().count() > 0;
+            journal.id == JournalId::METADATA && examined.corrupt().count() > 0;
         for sequence in sequences.into_iter().filter(|sequence| !is_good(*sequence)) {
             if !(one_is_good || is_whole) || metadata_is_damaged {
                 self.beyond.push(format!(
@@ -262,7 +259,7 @@ impl Plan {
                 && !accepted::is_accepted(&known, range, &examined.segments)
         };
         let open: Vec<&CorruptRange> = examined.corrupt().filter(is_open).collect();
-        let is_metadata = journal.id.0 == METADATA_JOURNAL;
+        let is_metadata = journal.id == JournalId::METADATA;
         for range in &open {
             self.beyond.push(format!(
                 "{} segment {} [{}, {}): {}{}",
