@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -17,19 +18,51 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
 use crate::limits::{
-    ADMIN_ACCEPT_RETRY, ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_TIMEOUT,
-    ADMIN_REQUEST_HEAD_BYTES_MAX,
+    ADMIN_ACCEPT_RETRY, ADMIN_BACKLOG, ADMIN_CONNECTION_TIMEOUT, ADMIN_CONNECTIONS_MAX,
+    ADMIN_HEADER_TIMEOUT, ADMIN_REQUEST_HEAD_BYTES_MAX,
 };
 use crate::metrics;
+use crate::port;
 use crate::status::{NodeStatus, Phase};
 
 const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The address of an admin server, taken before there is anything to serve. Until then connections
+/// are refused.
+#[derive(Debug)]
+pub struct AdminPort {
+    socket: OwnedFd,
+    addr: SocketAddr,
+}
+
+impl AdminPort {
+    /// Binds `addr` (port 0 picks one).
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let (socket, addr) = port::bind_alone(addr)?;
+        Ok(Self { socket, addr })
+    }
+
+    /// The bound address.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Listens and starts the thread.
+    pub fn serve(self, status: Arc<NodeStatus>) -> io::Result<AdminServer> {
+        rustix::net::listen(&self.socket, ADMIN_BACKLOG).map_err(|error| match error {
+            Errno::ADDRINUSE => port::taken(),
+            error => error.into(),
+        })?;
+        AdminServer::serving(TcpListener::from(self.socket), self.addr, status)
+    }
+}
 
 /// A running admin server; dropping it stops it.
 #[derive(Debug)]
@@ -55,9 +88,15 @@ impl AdminServer {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn start(addr: SocketAddr, status: Arc<NodeStatus>) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
+        AdminPort::bind(addr)?.serve(status)
+    }
+
+    fn serving(
+        listener: TcpListener,
+        addr: SocketAddr,
+        status: Arc<NodeStatus>,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let addr = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

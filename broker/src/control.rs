@@ -4,6 +4,8 @@
 //! as everything else. It is applied when it is durable, sent to the shards, and answered when all
 //! of them have applied it. Runs on an executor of its own, so that the data path cannot delay it.
 
+mod damage;
+
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use catena_core::metadata::{Command, MetadataState, Outcome};
 use catena_core::recover::{FrameSummary, ScannedFrames};
 use catena_protocol::ids::{ChainEpoch, ChainId};
 use tracing::{info, warn};
+
+pub use damage::MetadataError;
 
 use crate::boot::BootPlan;
 use crate::journal::{Journal, JournalConfig, recovery};
@@ -145,15 +149,7 @@ impl ControlPlane {
             .await
             .context("cannot read the metadata journal")?;
         if let Some(range) = scanned.corrupt.first() {
-            anyhow::bail!(
-                "the metadata journal is damaged in segment {} from byte {} to {}: {}; try `catena \
-                 journal repair` on the data directory, or restore {} from a copy",
-                range.segment,
-                range.start,
-                range.end,
-                range.what,
-                dir.display()
-            );
+            return Err(MetadataError::damaged(&dir, range).into());
         }
         for frame in &found.frames {
             replay(&mut log, &mut state, frame)?;
@@ -295,23 +291,17 @@ impl ControlPlane {
 
 fn replay(log: &mut ShardLog, state: &mut MetadataState, frame: &FrameSummary) -> Result<()> {
     use catena_core::log::Folded;
-    match log
-        .fold(frame)
-        .context("the metadata journal does not fit together")?
-    {
+    let folded = log.fold(frame);
+    match folded.map_err(|reason| MetadataError::Unlinked { reason })? {
         Folded::Already => Ok(()),
-        // Without them topics would be missing, and what they hold would be taken for garbage.
         Folded::Applied {
             lost: Some((first, count)),
             ..
-        } => anyhow::bail!(
-            "{count} commands from number {first} on are missing in the metadata journal, and no \
-             snapshot of metadata holds them; restore the directory of journal {} \
-             from a copy",
-            JournalId::METADATA
-        ),
+        } => Err(MetadataError::Missing { first, count }.into()),
         Folded::Applied { lost: None, .. } => {
-            let command = Command::decode(&frame.body).context("a metadata command is damaged")?;
+            let number = frame.lsn;
+            let command = Command::decode(&frame.body)
+                .map_err(|reason| MetadataError::Command { number, reason })?;
             state.apply(&command);
             Ok(())
         }
@@ -360,12 +350,10 @@ async fn load_snapshot(
             warn!(sequence, "a damaged metadata snapshot is passed over");
             continue;
         };
-        anyhow::ensure!(
-            checkpoint.store_uuid == store_uuid,
-            "{} belongs to another store than store.toml says; restore the one or the other from \
-             a copy",
-            dir.display()
-        );
+        if checkpoint.store_uuid != store_uuid {
+            let dir = dir.to_owned();
+            return Err(MetadataError::Foreign { dir }.into());
+        }
         match MetadataState::decode(&metadata) {
             Ok(state) => return Ok(Some((state, checkpoint))),
             Err(error) => warn!(sequence, %error, "a damaged metadata snapshot is passed over"),

@@ -84,6 +84,8 @@ pub const WATCHDOG_STALL: Duration = Duration::from_millis(200);
 
 /// The admin HTTP server: one request per connection, and nothing of it waits for long.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Connections that the kernel keeps until one of those is over.
+pub const ADMIN_BACKLOG: i32 = 128;
 pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 pub const ADMIN_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause after a failed accept (out of descriptors): trying again at once would spin.
@@ -99,12 +101,12 @@ pub const TEXT_FILE_BYTES_MAX: u64 = MIB;
 /// A produce request of at least this size is received straight into its own block.
 pub const IN_PLACE_BYTES_MIN: usize = 128 << 10;
 
-/// Produce requests that a shard admits before other tasks get a turn: a full group of small ones
+/// Batches that a shard admits before other tasks get a turn: a full group of small ones
 /// takes tens of milliseconds.
 pub const ADMITTED_AT_ONCE_MAX: usize = 256;
 
-/// Produce requests that a shard collects from what a connection has sent already before it admits
-/// them: what they need of many partitions then comes from memory side by side.
+/// Batches that a shard collects before it admits them, if the next request is here already: what
+/// they need of many partitions then comes from memory side by side.
 pub const ADMITTED_TOGETHER_MAX: usize = 32;
 
 /// Produce bytes that may wait on a shard before it stops reading from producers.

@@ -1,19 +1,20 @@
 //! The program: options in, a running broker, an exit code out.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, ensure};
-use catena_broker::admin::AdminServer;
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use catena_broker::admin::{AdminPort, AdminServer};
 use catena_broker::config::{AdminAddress, Args, Config, CoreChoice, Host};
 use catena_broker::server::{Broker, NodeOptions, Refusal, refusal_of};
 use catena_broker::{logging, signals, startup};
 use clap::Parser;
-use tracing::{error, info};
+use tracing::{Level, enabled, error, info};
 
 /// How often the program looks whether the broker ended by itself.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -61,34 +62,91 @@ pub(crate) fn main(variables: impl Iterator<Item = (OsString, OsString)>) -> Exi
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            error!("{failure:#}");
+            say_why(&failure);
             exit_of(&failure).into()
         }
     }
 }
 
+/// Says why the program ends, also if the log filter lets no errors through.
+fn say_why(failure: &Error) {
+    if enabled!(Level::ERROR) {
+        error!("{failure:#}");
+    } else {
+        eprintln!("catena-broker: {failure:#}");
+    }
+}
+
 fn run(config: &Config) -> Result<()> {
     startup::check_host(config.cores.len())?;
-    let mut broker = Broker::start(&NodeOptions::from(config))?;
+    let stopping = install_signals().context("cannot handle signals")?;
+    let options = NodeOptions::from(config);
+    let prepared = Broker::prepare(&options).map_err(|failure| or_choose(failure, "--listen"))?;
+    // Before anything is read back, which can take minutes.
+    let admin = config.admin.map(bind_admin).transpose()?;
+    let mut broker = prepared.start()?;
     startup::describe_disk(&config.data_dir);
-    let served = serve(config, &mut broker);
-    signals::limit_stop(Exit::StoppedAtOnce as i32);
+    let served = serve(config, &mut broker, admin, &stopping);
+    if served.is_err() {
+        // No signal has limited it.
+        signals::limit_stop(Exit::StoppedAtOnce as i32);
+    }
     broker.stop().and(served)?;
     info!("stopped");
     Ok(())
 }
 
-/// Returns on a signal; an error if the broker cannot go on.
-fn serve(config: &Config, broker: &mut Broker) -> Result<()> {
-    let start_admin = |addr| {
-        AdminServer::start(addr, Arc::clone(broker.status()))
-            .with_context(|| format!("cannot serve metrics and health on {addr}"))
-    };
-    let admin = config.admin.map(start_admin).transpose()?;
+/// Says when a signal asks for the stop. A broker that still starts then does so first, for a start
+/// cannot be interrupted; the time to stop is limited from the signal on all the same.
+fn install_signals() -> io::Result<Receiver<()>> {
     let (stop, stopping) = mpsc::channel();
-    // Nobody waits any more if the broker is stopping already.
-    let ask = move || stop.send(()).unwrap_or_default();
-    signals::install(ask, Exit::StoppedAtOnce as i32).context("cannot handle signals")?;
+    let ask = move || {
+        signals::limit_stop(Exit::StoppedAtOnce as i32);
+        // Nobody waits any more if the broker is stopping already.
+        stop.send(()).unwrap_or_default();
+    };
+    signals::install(ask, Exit::StoppedAtOnce as i32)?;
+    Ok(stopping)
+}
+
+fn bind_admin(addr: SocketAddr) -> Result<AdminPort> {
+    let bound = AdminPort::bind(addr).with_context(|| no_admin(addr));
+    bound.map_err(|failure| or_choose(failure, "--admin (or off)"))
+}
+
+fn no_admin(addr: SocketAddr) -> String {
+    format!("cannot serve metrics and health on {addr}")
+}
+
+/// The failure, with what to do about it if it is an address that somebody else has.
+fn or_choose(failure: Error, option: &str) -> Error {
+    let is_taken = failure
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::AddrInUse);
+    if is_taken {
+        anyhow!("{failure:#}; stop it, or choose another {option}")
+    } else {
+        failure
+    }
+}
+
+/// Returns on a signal; an error if the broker cannot go on.
+fn serve(
+    config: &Config,
+    broker: &mut Broker,
+    admin: Option<AdminPort>,
+    stopping: &Receiver<()>,
+) -> Result<()> {
+    let start_admin = |port: AdminPort| {
+        let addr = port.addr();
+        let started = port.serve(Arc::clone(broker.status()));
+        started.with_context(|| no_admin(addr))
+    };
+    let admin = admin.map(start_admin).transpose()?;
+    if stopping.try_recv() != Err(TryRecvError::Empty) {
+        return Ok(());
+    }
     announce(config, broker, admin.as_ref());
     while stopping.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         ensure!(broker.failure().is_none(), "a shard ended by itself");

@@ -10,32 +10,27 @@
 mod home;
 mod in_process;
 mod options;
+mod prepared;
 mod refusal;
 mod starting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Error, Result, anyhow};
 use tracing::warn;
 
 pub use in_process::InProcess;
 pub use options::{NodeOptions, Storage};
+pub use prepared::Prepared;
 pub use refusal::{Refusal, refusal_of};
 
 use self::home::Home;
-use self::starting::{Plan, Thread, join};
-use crate::config::HostPort;
-use crate::limits::SHARDS_MAX;
-use crate::port::PortReservation;
+use self::starting::{Thread, join};
 use crate::runtime::channel::Sender;
-use crate::shard::NodeIdentity;
 use crate::shard::message::{ControlRequest, ShardMessage};
 use crate::status::{NodeStatus, Phase, ShardStatus};
 use crate::watchdog::Watchdog;
-
-/// What clients see in place of a host name when a broker listens nowhere.
-const IN_PROCESS_HOST: &str = "in-process";
 
 /// A running broker. Dropping it stops it, and waits for that.
 pub struct Broker {
@@ -60,60 +55,15 @@ impl Broker {
     /// # Errors
     /// With a message for the operator: what could not be done, and why. Nothing of it runs then.
     pub fn start(options: &NodeOptions) -> Result<Broker> {
-        Self::start_unexplained(options).map_err(|failure| match &options.storage {
-            Storage::Directory(dir) => refusal::explained(failure, dir),
-            Storage::Memory => failure,
-        })
+        Self::prepare(options)?.start()
     }
 
-    fn start_unexplained(options: &NodeOptions) -> Result<Broker> {
-        let shards = options.cores.len();
-        ensure!(
-            (1..=SHARDS_MAX).contains(&shards),
-            "a broker has 1 to {SHARDS_MAX} shards, and {shards} were asked for"
-        );
-        let shards = u16::try_from(shards).expect("at most SHARDS_MAX");
-        let home = Home::open(&options.storage)?;
-        let reserve =
-            |at| PortReservation::bind(at).with_context(|| format!("cannot listen on {at}"));
-        let reservation = options.listen.map(reserve).transpose()?;
-        let addr = reservation.as_ref().map(PortReservation::addr);
-        let names = (0..shards)
-            .map(|shard| shard.to_string())
-            .chain(["control".to_owned()]);
-        let status = NodeStatus::new(names);
-        let advertised = advertised(options, addr);
-        let node = Arc::new(NodeIdentity {
-            store_uuid: home.store_uuid,
-            cluster_id: home.cluster_id,
-            node: home.node,
-            advertised_host: advertised.host,
-            advertised_port: advertised.port,
-            shards,
-        });
-        let started = starting::start(Plan {
-            options,
-            home: &home,
-            listen: addr,
-            node,
-            status: Arc::clone(&status),
-        })?;
-        let mut broker = Broker {
-            addr,
-            status: Arc::clone(&status),
-            control: started.control,
-            shards: started.shards,
-            threads: started.threads,
-            control_thread: Some(started.control_thread),
-            failure: None,
-            watchdog: None,
-            _home: home,
-        };
-        // Only now: reading back is one long turn here and there, and no stall.
-        let watchdog = Watchdog::start(Arc::clone(&status));
-        broker.watchdog = Some(watchdog.context("cannot start the watchdog")?);
-        status.set_phase(Phase::Ready);
-        Ok(broker)
+    /// Takes what only one broker can have, before anything is read back, which can take minutes.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start): the directory or the port is taken or cannot be used.
+    pub fn prepare(options: &NodeOptions) -> Result<Prepared<'_>> {
+        prepared::prepare(options)
     }
 
     /// Where it listens, if it does; the real port if the one asked for was 0.
@@ -197,15 +147,6 @@ impl Drop for Broker {
             warn!("a broker that was dropped had failed: {error:#}");
         }
     }
-}
-
-fn advertised(options: &NodeOptions, bound: Option<SocketAddr>) -> HostPort {
-    let in_process = || HostPort {
-        host: IN_PROCESS_HOST.to_owned(),
-        port: 0,
-    };
-    let advertised = options.advertise.clone();
-    advertised.unwrap_or_else(|| bound.map_or_else(in_process, HostPort::from))
 }
 
 #[cfg(test)]

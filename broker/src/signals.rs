@@ -13,7 +13,8 @@ use signal_hook::iterator::Signals;
 use crate::limits::STOP_TIMEOUT;
 
 /// Calls `stop` once, on a thread of its own, when the first signal comes; it only asks, and
-/// returns. A second signal ends the process with `code_at_once`, whatever is in progress.
+/// returns. A second signal ends the process with `code_at_once`, whatever is in progress. Until
+/// this is called a signal ends the process by itself.
 pub fn install(stop: impl FnOnce() + Send + 'static, code_at_once: c_int) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new()

@@ -5,16 +5,18 @@
 //! exists.
 //!
 //! ```text
-//! DATA/LOCK          locked (flock) for the life of the process; holds its pid as text
+//! DATA/LOCK          locked (flock) while it is open; a broker's holds its pid as text until it
+//!                    stops, one that was killed leaves it there
 //! DATA/store.toml    format, store_uuid, cluster_id, node, created, checksum; written once
 //! DATA/journals/     see the journal
 //! ```
 
+mod holder;
 mod identity;
 mod space;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -22,9 +24,10 @@ use catena_protocol::ids::NodeId;
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 
+pub use holder::Holder;
 pub use space::{Space, default_space_bytes};
 
-use crate::runtime::file::create_dir_durably;
+use crate::runtime::file::{create_dir_durably, told_of};
 use identity::{IDENTITY_FILE, IDENTITY_TEMPORARY_FILE, Identity};
 
 const LOCK_FILE: &str = "LOCK";
@@ -55,18 +58,20 @@ pub struct Store {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {reason}{fix}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
-        source: io::Error,
+        /// What the operating system said. In words: as a source it would be said twice.
+        reason: String,
+        /// What to do about it, to append; empty if that is not known.
+        fix: String,
     },
     #[error(
-        "the data directory {} is in use by {}; stop that broker, or choose another directory",
-        dir.display(),
-        describe_holder(*holder)
+        "the data directory {} is in use by {holder}; stop it, or choose another directory",
+        dir.display()
     )]
-    Locked { dir: PathBuf, holder: Option<u32> },
+    Locked { dir: PathBuf, holder: Holder },
     #[error(
         "{} is not a data directory (it has no {IDENTITY_FILE}) and not empty \
          (it holds {found:?}); choose an empty directory, or one that does not exist",
@@ -85,8 +90,8 @@ pub enum StoreError {
         needs: String,
     },
     #[error(
-        "{} is damaged: {reason}; try `catena journal repair` on its directory, or restore it from \
-         a backup",
+        "{} is damaged: {reason}; a broker does not start without it: `catena journal repair` on \
+         its directory mends one flipped bit, else restore it from a copy",
         path.display()
     )]
     Damaged { path: PathBuf, reason: String },
@@ -138,11 +143,14 @@ impl Store {
     }
 }
 
-fn describe_holder(holder: Option<u32>) -> String {
-    match holder {
-        None => "another process".to_owned(),
-        Some(pid) if pid == std::process::id() => "another broker in this process".to_owned(),
-        Some(pid) => format!("process {pid}"),
+impl Drop for Store {
+    /// Takes the pid out of the lock file, unless a helper thread keeps the lock: what it waits for
+    /// might not answer here either.
+    fn drop(&mut self) {
+        if !self.is_lock_shared() {
+            // The pid is only for people.
+            let _ = self.lock.set_len(0);
+        }
     }
 }
 
@@ -183,14 +191,9 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let holder = file
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| text.trim().parse().ok());
             return Err(StoreError::Locked {
                 dir: dir.to_owned(),
-                holder,
+                holder: Holder::named_in(&mut file),
             });
         }
         Err(errno) => return Err(failed()(errno.into())),
@@ -203,10 +206,45 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
 }
 
 fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io {
-        action,
-        path: path.to_owned(),
-        source,
+    move |error| {
+        let (at, reason) = match told_of(&error) {
+            // It is named already.
+            Some((at, reason)) if at == path => (at, reason.to_owned()),
+            Some((at, _)) => (at, error.to_string()),
+            None => (path, error.to_string()),
+        };
+        StoreError::Io {
+            action,
+            path: path.to_owned(),
+            reason,
+            fix: fix_of(at, error.kind()),
+        }
+    }
+}
+
+/// What to do about an error at a data directory or one of its files, in words to append; empty if
+/// that is not known.
+pub(crate) fn fix_of(path: &Path, error: io::ErrorKind) -> String {
+    use io::ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied};
+    let existing = path
+        .ancestors()
+        .find(|path| path.symlink_metadata().is_ok());
+    let Some(existing) = existing else {
+        return String::new();
+    };
+    let name = existing.display();
+    let mut files = [LOCK_FILE, IDENTITY_FILE, IDENTITY_TEMPORARY_FILE].into_iter();
+    let is_owned = existing == path || files.any(|file| path.ends_with(file));
+    match error {
+        AlreadyExists | NotADirectory if existing.is_file() => {
+            format!("; {name} is a file, choose another directory")
+        }
+        PermissionDenied if is_owned => format!("; run as the owner of {name}, or chown it"),
+        PermissionDenied => format!(
+            "; make {} and chown it to the user that the broker runs as",
+            path.display()
+        ),
+        _ => String::new(),
     }
 }
 

@@ -1,13 +1,15 @@
 //! The `catena-broker` program as its operator meets it: exit codes, messages, signals.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn program(args: &[&str]) -> Command {
@@ -128,6 +130,12 @@ fn a_bad_configuration_ends_with_2_and_says_why() {
     assert_eq!(flag.status.code(), Some(2));
     assert!(text(&flag.stderr).contains("is not a power of two"));
 
+    let same = ["--listen", "127.0.0.1:7", "--admin", "127.0.0.1:7"];
+    let ports = program(&["--check-config"]).args(same).output();
+    let ports = ports.expect("the program can be run");
+    assert_eq!(ports.status.code(), Some(2));
+    assert!(text(&ports.stderr).contains("are the same port"));
+
     let output = program(&[])
         .env("CATENA_LISEN", "x")
         .output()
@@ -141,14 +149,120 @@ fn a_bad_configuration_ends_with_2_and_says_why() {
 }
 
 #[test]
-fn a_foreign_directory_ends_with_3() {
+fn a_foreign_directory_ends_with_3_and_says_so_whatever_is_logged() {
     let dir = directory();
     fs::write(dir.path().join("thesis.tex"), "x").expect("the file can be written");
     let path = dir.path().to_str().expect("temporary paths are UTF-8");
-    let output = output(&["--data-dir", path, "--admin", "off"]);
-    assert_eq!(output.status.code(), Some(3));
-    let said = text(&output.stderr);
-    assert!(said.contains("not empty"), "{said}");
+    for level in ["info", "off", "catena_core=info"] {
+        let args = ["--data-dir", path, "--admin", "off", "--log-level", level];
+        let output = output(&args);
+        assert_eq!(output.status.code(), Some(3));
+        let said = text(&output.stderr);
+        assert_eq!(said.matches("not empty").count(), 1, "{level}: {said}");
+    }
+}
+
+#[test]
+fn an_address_in_use_ends_with_1_before_anything_is_read_back() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let of_clients = format!(
+        "cannot listen on {addr}: somebody listens there already; stop it, or choose another \
+         --listen\n"
+    );
+    let of_admin = format!(
+        "cannot serve metrics and health on {addr}: somebody listens there already; stop it, or \
+         choose another --admin (or off)\n"
+    );
+    for (listen, admin, why) in [
+        (addr.as_str(), "off", of_clients),
+        ("127.0.0.1:0", addr.as_str(), of_admin),
+    ] {
+        let dir = directory();
+        let path = dir.path().to_str().expect("temporary paths are UTF-8");
+        let mut command = program(&["--data-dir", path, "--space-bytes", "4GiB"]);
+        let output = command
+            .args(["--listen", listen, "--admin", admin])
+            .output();
+        let output = output.expect("the program can be run");
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains(&why), "{said}");
+        let metadata = dir.path().join("journals/999");
+        assert!(!metadata.exists(), "nothing was started");
+    }
+}
+
+#[test]
+fn damaged_metadata_ends_with_3() {
+    let dir = directory();
+    let broker = Running::start(dir.path());
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), Some(0));
+    let metadata = dir.path().join("journals/999");
+    let mut segment = None;
+    for entry in fs::read_dir(&metadata).expect("the metadata journal") {
+        let path = entry.expect("an entry").path();
+        let name = path.to_string_lossy().into_owned();
+        if name.ends_with("/0000000001.seg") {
+            segment = Some(path);
+        } else if name.contains("/checkpoint-") || name.contains("/metadata-") {
+            fs::remove_file(path).expect("it was there");
+        }
+    }
+    // The head of the first block, behind the header page.
+    let segment = fs::File::options()
+        .write(true)
+        .open(segment.expect("a segment"));
+    let segment = segment.expect("it can be written");
+    segment.write_all_at(&[0xA5; 64], 4096).expect("written");
+
+    let path = dir.path().to_str().expect("temporary paths are UTF-8");
+    let mut command = program(&["--data-dir", path, "--space-bytes", "4GiB"]);
+    let again = command.args(["--listen", "127.0.0.1:0", "--admin", "off"]);
+    let again = again.output().expect("the program can be run");
+    let said = text(&again.stderr);
+    assert_eq!(again.status.code(), Some(3), "{said}");
+    let words = "a broker does not start without its metadata";
+    assert!(said.contains(words), "{said}");
+}
+
+/// A listener that lets sockets of the same user share its port.
+fn sharing_listener() -> TcpListener {
+    let shared = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    sockopt::set_socket_reuseport(&shared, true).expect("it can be shared");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    bind(&shared, &any).expect("a free port");
+    listen(&shared, 16).expect("it listens");
+    TcpListener::from(shared)
+}
+
+#[test]
+fn a_signal_during_the_start_is_a_clean_stop() {
+    let dir = directory();
+    let path = dir.path().to_str().expect("temporary paths are UTF-8");
+    // A start waits a while for the end of whoever listens on its port.
+    let other = sharing_listener();
+    other.set_nonblocking(true).expect("it does not block");
+    let addr = other.local_addr().expect("an address").to_string();
+    let child = program(&["--data-dir", path, "--space-bytes", "4GiB"])
+        .args(["--listen", &addr, "--admin", "off"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program can be run");
+    let mut starting = Running {
+        child,
+        ready: String::new(),
+    };
+    while let Err(error) = other.accept() {
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        let ended = starting.child.try_wait().expect("it can be waited for");
+        assert_eq!(ended, None, "it starts");
+        thread::yield_now();
+    }
+    starting.signal(Signal::TERM);
+    drop(other);
+    assert_eq!(starting.exit_code(), Some(0));
 }
 
 #[test]
@@ -174,6 +288,8 @@ fn a_broker_serves_says_so_and_stops_cleanly_on_sigterm() {
     );
     broker.signal(Signal::TERM);
     assert_eq!(broker.exit_code(), Some(0));
+    let lock = fs::read(dir.path().join("LOCK")).expect("the lock file stays");
+    assert_eq!(lock, b"", "it names nobody");
 }
 
 #[test]

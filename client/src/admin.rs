@@ -101,8 +101,8 @@ pub struct PartitionOffset {
 /// Administration. Cheap to clone.
 ///
 /// Every call is bounded by the client's request timeout. Calls that change something are carried
-/// out at most once per call; after [`RequestError::Connection`] the change may or may not have
-/// been made. Dropping a call does not take a request back that was sent.
+/// out at most once per call; [`RequestError::may_have_been_carried_out`] tells whether a call that
+/// failed may have made its change. Dropping a call does not take a request back that was sent.
 ///
 /// ```no_run
 /// # async fn example(client: catena_client::Client) -> Result<(), catena_client::RequestError> {

@@ -82,9 +82,12 @@ pub enum ConnectionError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// No broker could be reached.
+    /// No broker could be reached. The request was not sent.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
+    /// The connection was lost after the request was sent.
+    #[error("{0}, after the request was sent")]
+    Unanswered(ConnectionError),
     /// The broker refused the request.
     #[error("refused: {code} {message}")]
     Refused {
@@ -102,7 +105,7 @@ pub enum RequestError {
         topic: Arc<str>,
     },
     /// The topic has fewer partitions.
-    #[error("topic '{topic}' has {partitions} partitions, {partition} is not among them")]
+    #[error("topic '{topic}' has {}, {partition} is not among them", count_of(*partitions))]
     UnknownPartition {
         /// The topic's name.
         topic: Arc<str>,
@@ -111,13 +114,15 @@ pub enum RequestError {
         /// How many the topic has.
         partitions: u32,
     },
-    /// The request timeout passed. A change may have been carried out all the same.
+    /// The request timeout passed.
     #[error("no success within {after:?}; last failure: {last}")]
     TimedOut {
         /// The time waited.
         after: Duration,
         /// Why the last attempt failed.
         last: Arc<str>,
+        /// Whether an attempt got no answer.
+        may_have_been_carried_out: bool,
     },
     /// The answer does not follow the protocol.
     #[error("unreadable answer: {reason}")]
@@ -145,6 +150,38 @@ impl RequestError {
             _ => None,
         }
     }
+
+    /// Whether the request may have been carried out all the same. A refusal tells of the last
+    /// attempt only.
+    ///
+    /// ```
+    /// use catena_client::RequestError;
+    ///
+    /// fn advice(error: &RequestError) -> &str {
+    ///     if error.may_have_been_carried_out() { "look first" } else { "try again" }
+    /// }
+    /// assert_eq!(advice(&RequestError::TopicNotFound { topic: "t".into() }), "try again");
+    /// ```
+    pub const fn may_have_been_carried_out(&self) -> bool {
+        match self {
+            Self::Unanswered(_) | Self::Protocol { .. } => true,
+            Self::TimedOut {
+                may_have_been_carried_out,
+                ..
+            } => *may_have_been_carried_out,
+            Self::Refused { code, .. } => matches!(code, ErrorCode::Internal),
+            Self::Connection(_) | Self::TopicNotFound { .. } | Self::UnknownPartition { .. } => {
+                false
+            }
+        }
+    }
+}
+
+fn count_of(partitions: u32) -> String {
+    match partitions {
+        1 => "1 partition".to_owned(),
+        _ => format!("{partitions} partitions"),
+    }
 }
 
 /// Why a message was not, or may not have been, written.
@@ -171,7 +208,8 @@ pub enum ProduceError {
     /// Topic, partition or producer id could not be looked up. The record was not sent.
     #[error("lookup before sending: {0}")]
     Lookup(#[from] RequestError),
-    /// The broker refused the batch for good.
+    /// The broker refused the batch for good, or would: what it refuses of the class `none`, to
+    /// which it answers nothing, is not sent.
     #[error("topic '{topic}' partition {partition}: {code}{}", maybe(*may_have_been_written))]
     Refused {
         /// The topic's name.

@@ -21,7 +21,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use catena_protocol::batch::PushError;
+use catena_protocol::batch::{BATCH_HEADER_BYTES, PushError};
+use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{Durability, ProducerEpoch, ProducerId};
 use catena_protocol::messages::InitProducerRequest;
 use catena_protocol::record::Record as WireRecord;
@@ -35,6 +36,7 @@ pub use record::{Header, Record};
 
 use crate::client::core::Core;
 use crate::error::{BuildError, ProduceError, RequestError};
+use crate::metadata::TopicMetadata;
 use partition::{AppendError, PartitionQueue};
 use shared::{ProducerConfig, Shared};
 use topics::{ProducerTopic, Queues};
@@ -104,7 +106,8 @@ impl Producer {
     /// first time a topic is used); the returned handle is the future result.
     ///
     /// # Errors
-    /// If the record was not accepted: too large, no such topic or partition, producer closed.
+    /// If the record was not accepted: too large, no such topic or partition, producer closed; in
+    /// the class `none` also what the topic refuses, as no broker would tell.
     ///
     /// # Cancel safety
     /// A record whose call was dropped before it returned was not accepted.
@@ -276,6 +279,16 @@ impl Inner {
         }
         let mut topic = self.topic(&record.topic).await?;
         let class = record.durability.unwrap_or(self.shared.config.durability);
+        let mut refusal = silent_refusal(&topic.metadata, class, record);
+        if refusal.is_some() {
+            // The topic may have been altered since.
+            self.core
+                .metadata
+                .refresh(&self.core, topic.generation)
+                .await?;
+            topic = self.topic(&record.topic).await?;
+            refusal = silent_refusal(&topic.metadata, class, record);
+        }
         let partition = match record.partition {
             None => topic.pick(record, self.shared.config.partitioner),
             Some(partition) => {
@@ -290,7 +303,15 @@ impl Inner {
                 partition
             }
         };
-        Ok((topic, class, partition))
+        match refusal {
+            None => Ok((topic, class, partition)),
+            Some(code) => Err(ProduceError::Refused {
+                topic: topic.metadata.name.clone(),
+                partition,
+                code,
+                may_have_been_written: false,
+            }),
+        }
     }
 
     async fn topic(&self, name: &Arc<str>) -> Result<Arc<ProducerTopic>, RequestError> {
@@ -369,6 +390,18 @@ impl Inner {
 
 const NOT_IDEMPOTENT: (ProducerId, ProducerEpoch) = (ProducerId(0), ProducerEpoch(0));
 
+/// Why a broker would drop the record without a word: it answers nothing to the class `none`. What
+/// it refuses of the other classes it says itself.
+fn silent_refusal(topic: &TopicMetadata, class: Durability, record: &Record) -> Option<ErrorCode> {
+    if class != Durability::None {
+        return None;
+    }
+    if class > topic.min_durability {
+        return Some(ErrorCode::DurabilityTooWeak);
+    }
+    (topic.needs_keys && record.key.is_none()).then_some(ErrorCode::KeyRequired)
+}
+
 fn refused(error: AppendError) -> ProduceError {
     match error {
         AppendError::Finished => ProduceError::Closed,
@@ -377,7 +410,7 @@ fn refused(error: AppendError) -> ProduceError {
             batch_bytes_max,
         }) => ProduceError::RecordTooLarge {
             bytes,
-            max: batch_bytes_max,
+            max: batch_bytes_max - BATCH_HEADER_BYTES,
         },
         AppendError::Push(error) => ProduceError::InvalidRecord {
             reason: error.to_string().into(),

@@ -159,8 +159,8 @@ error_codes! {
     DataCorrupt = 41, SkipAhead, "stored data is damaged; see the server's log for the range";
     /// The connection has no such fetch session.
     UnknownSession = 42, ReopenSession, "the fetch session is not known on this connection";
-    /// The connection, or one session of it, asks for more than the server's limits.
-    TooManySessions = 43, Never, "too many fetch sessions or requests on one connection";
+    /// The connection has as many fetch sessions as the server allows.
+    TooManySessions = 43, Never, "too many fetch sessions on one connection";
     /// A bug in the server, or a code this client does not know.
     Internal = 50, Backoff, "internal error; see the server's log";
 }

@@ -176,6 +176,7 @@ async fn a_journal_that_was_given_up_misses_nothing_if_its_newest_checkpoint_is_
         segments(&broker).iter().all(|number| number >= older_from)
     })
     .await;
+    assert!(segments(&broker).contains(older_from), "what it would read");
     let before = reading::ends(&client, "orders").await;
     drop(client);
     broker.stop();

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use catena_client::Cleanup;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit::EXIT_CODES;
-use crate::quantity::{From, Limit, parse_bytes_limit, parse_duration, parse_time_limit};
+use crate::quantity::{From, Limit, parse_bytes_limit, parse_time_limit, parse_timeout};
 
 /// Catena's command line: topics, messages, offsets, and the journals on disk.
 #[derive(Debug, Parser)]
@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     )]
     pub(crate) broker: String,
     /// How long to wait for the broker to answer a request, or to acknowledge a message.
-    #[arg(long, global = true, default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, global = true, default_value = "30s", value_parser = parse_timeout)]
     pub(crate) timeout: Duration,
 }
 
@@ -49,8 +49,19 @@ pub(crate) enum Command {
     /// Show the offsets a topic's partitions hold.
     Offsets(Offsets),
     /// Look into the journals of a data directory, without a broker.
-    #[command(subcommand)]
+    #[command(subcommand, args(without_connection()))]
     Journal(Journal),
+}
+
+/// Stands in for the global options of [`Connection`] where there is no broker: a global option
+/// does not go down past one of its name that is not global.
+fn without_connection() -> [Arg; 2] {
+    let unused = |name: &'static str| Arg::new(name).long(name).hide(true);
+    // Clap hands values of one name up to the global option: they must be of its type.
+    [
+        unused("broker"),
+        unused("timeout").value_parser(parse_timeout),
+    ]
 }
 
 #[derive(Debug, Subcommand)]
@@ -177,7 +188,7 @@ pub(crate) struct Produce {
     pub(crate) compression: Compression,
     /// Append `LINE PARTITION OFFSET` to this file for each line once it is acknowledged. LINE
     /// counts from 1; OFFSET is `-` where the broker does not tell it. What stands in the file
-    /// was acknowledged, also if this program is killed.
+    /// was acknowledged, also if this program is killed. Not with `--acks none`, where nothing is.
     #[arg(long, value_name = "PATH")]
     pub(crate) acked: Option<PathBuf>,
 }

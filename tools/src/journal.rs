@@ -8,6 +8,7 @@ mod describe;
 mod dump;
 mod examine;
 mod files;
+mod metadata;
 mod names;
 mod repair;
 mod report;

@@ -17,7 +17,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use catena_client::{BatchHandle, Codec, DeliveryHandle, Durability, Producer, Record};
+use catena_client::{
+    BatchHandle, Codec, DeliveryHandle, Durability, ProduceError, Producer, Record,
+};
+use catena_protocol::batch::BATCH_HEADER_BYTES;
 use catena_protocol::limits::BATCH_BYTES_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
@@ -27,7 +30,7 @@ use crate::connect::connect;
 use crate::exit::{Exit, Failure};
 use crate::quantity;
 use acked::{AckedFile, Collector, Handles, Sent, Tally};
-use lines::Pieces;
+use lines::{Pieces, ReadError};
 
 /// Pieces that were read and wait to be sent.
 const PIECES_WAITING_MAX: usize = 4;
@@ -35,7 +38,17 @@ const PIECES_WAITING_MAX: usize = 4;
 /// Sent pieces whose acknowledgements are not taken yet. The producer's memory is the real bound.
 const SENT_WAITING_MAX: usize = 1024;
 
+/// The longest line that fits into a batch as the value of a record without a key, whose other
+/// parts take 6 bytes.
+const LINE_BYTES_MAX: usize = BATCH_BYTES_MAX - BATCH_HEADER_BYTES - 6;
+
 pub(crate) async fn run(connection: &Connection, args: Produce) -> anyhow::Result<()> {
+    if args.acks == Acks::None && args.acked.is_some() {
+        let what = "--acked lists what was acknowledged, with --acks none nothing is";
+        return Err(Failure::new(Exit::Usage, what)
+            .hint("use --acks received or durable, or leave --acked out")
+            .into());
+    }
     let (input, bytes) = open_input(args.file.as_deref())?;
     let acked = args.acked.as_deref().map(AckedFile::open).transpose()?;
     let client = connect(connection).await?;
@@ -70,6 +83,15 @@ pub(crate) async fn run(connection: &Connection, args: Produce) -> anyhow::Resul
         .context("the task that takes acknowledgements")??;
     progress.finish_and_clear();
     let lost = producer.records_lost();
+    let outcome = match (sending, tally.first_error.clone()) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Some(error)) => Err(Failure::from(error).into()),
+        // The reader has ended: its channel is closed. On failure it may still wait for input.
+        (Ok(()), None) => reader
+            .await
+            .context("the thread that reads the input")?
+            .map_err(|error| unreadable(args.file.as_deref(), next_line, &error).into()),
+    };
     let lines = next_line - 1;
     let summary = Summary {
         lines,
@@ -79,14 +101,10 @@ pub(crate) async fn run(connection: &Connection, args: Produce) -> anyhow::Resul
         args: &args,
         tally: &tally,
     };
-    eprint!("{summary}");
-    sending?;
-    if let Some(error) = tally.first_error {
-        return Err(Failure::from(error).into());
+    if outcome.is_ok() || lines > 0 {
+        eprint!("{summary}");
     }
-    // The reader has ended: its channel is closed. On failure it may still wait for input.
-    reader.await.context("the thread that reads the input")??;
-    Ok(())
+    outcome
 }
 
 /// The input and, for a file, its length.
@@ -94,21 +112,40 @@ fn open_input(path: Option<&Path>) -> anyhow::Result<(Box<dyn Read + Send>, Opti
     let Some(path) = path else {
         return Ok((Box::new(io::stdin()), None));
     };
-    let failure = |error: io::Error| {
-        Failure::new(
-            Exit::Usage,
-            format!("cannot read {}: {error}", path.display()),
-        )
-    };
+    let failure = |error: io::Error| cannot_read(Some(path), &error);
     let file = File::open(path).map_err(failure)?;
     let metadata = file.metadata().map_err(failure)?;
+    if metadata.is_dir() {
+        return Err(failure(io::ErrorKind::IsADirectory.into()).into());
+    }
     Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
+fn cannot_read(path: Option<&Path>, error: &io::Error) -> Failure {
+    let name = path.map_or_else(
+        || "standard input".to_owned(),
+        |path| path.display().to_string(),
+    );
+    Failure::new(Exit::Usage, format!("cannot read {name}: {error}"))
+}
+
+fn too_long(line: u64) -> Failure {
+    let what = format!("line {line} is longer than {LINE_BYTES_MAX} bytes");
+    Failure::new(Exit::Usage, what).hint("split the line")
+}
+
+/// Why reading ended before the input did. `line` is the first that was not read.
+fn unreadable(path: Option<&Path>, line: u64, error: &ReadError) -> Failure {
+    match error {
+        ReadError::Io(error) => cannot_read(path, error),
+        ReadError::LineTooLong => too_long(line),
+    }
+}
+
 /// Reads until the input ends or nobody wants more.
-fn read(input: Box<dyn Read + Send>, pieces: &mpsc::Sender<Bytes>) -> anyhow::Result<()> {
+fn read(input: Box<dyn Read + Send>, pieces: &mpsc::Sender<Bytes>) -> Result<(), ReadError> {
     let mut source = Pieces::new(input, BATCH_BYTES_MAX);
-    while let Some(piece) = source.next().context("read the input")? {
+    while let Some(piece) = source.next()? {
         if pieces.blocking_send(piece).is_err() {
             break;
         }
@@ -188,7 +225,8 @@ impl<'a> Sender<'a> {
                 // Also when it failed: those before the bad line are on their way.
                 (Handles::Each(handles), outcome)
             } else {
-                (Handles::Run(self.send_run(&piece).await?), Ok(()))
+                let (handle, outcome) = self.send_run(&piece).await?;
+                (Handles::Run(handle), outcome)
             };
             let sent = Sent {
                 first_line,
@@ -205,10 +243,19 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Without keys all lines of a piece go to one partition, in one call.
-    async fn send_run(&mut self, piece: &Bytes) -> Result<BatchHandle, Failure> {
+    /// Without keys all lines of a piece go to one partition, in one call; those before one that is
+    /// too long.
+    async fn send_run(
+        &mut self,
+        piece: &Bytes,
+    ) -> Result<(BatchHandle, Result<(), Failure>), Failure> {
         let mut bytes = 0;
+        let mut has_too_long = false;
         let records: Vec<Record> = lines::lines(piece)
+            .take_while(|line| {
+                has_too_long = line.len() > LINE_BYTES_MAX;
+                !has_too_long
+            })
             .map(|line| {
                 bytes += line.len() as u64;
                 self.template.clone().value(line)
@@ -218,7 +265,12 @@ impl<'a> Sender<'a> {
         let handle = self.producer.send_all(records).await?;
         self.next_line += lines;
         self.value_bytes += bytes;
-        Ok(handle)
+        let outcome = if has_too_long {
+            Err(too_long(self.next_line))
+        } else {
+            Ok(())
+        };
+        Ok((handle, outcome))
     }
 
     async fn send_keyed(
@@ -230,7 +282,8 @@ impl<'a> Sender<'a> {
             let (key, value) = self.split(&line)?;
             let bytes = value.len() as u64;
             let record = self.template.clone().key(key).value(value);
-            handles.push(self.producer.send(record).await?);
+            let sent = self.producer.send(record).await;
+            handles.push(sent.map_err(|error| refused(self.next_line, error))?);
             self.next_line += 1;
             self.value_bytes += bytes;
         }
@@ -254,6 +307,16 @@ impl<'a> Sender<'a> {
             line.slice(at + separator.needle().len()..),
         ))
     }
+}
+
+/// Why the producer did not take a line with a key.
+fn refused(line: u64, error: ProduceError) -> Failure {
+    let is_too_large = matches!(error, ProduceError::RecordTooLarge { .. });
+    let mut failure = Failure::from(error);
+    if is_too_large {
+        failure.message = format!("line {line}: {failure}");
+    }
+    failure
 }
 
 /// What was done, for people; on stderr.
@@ -300,7 +363,9 @@ impl fmt::Display for Summary<'_> {
             "{acked} of {lines} sent to {topic} in {partitions}, \
              {size} in {seconds:.2} s"
         )?;
-        writeln!(f, "durability {class}: {meaning}")?;
+        if *acked > 0 {
+            writeln!(f, "durability {class}: {meaning}")?;
+        }
         if *failed > 0 {
             writeln!(
                 f,
@@ -331,5 +396,26 @@ impl From<Compression> for Codec {
             Compression::Lz4 => Self::Lz4,
             Compression::Zstd => Self::Zstd,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_protocol::batch::{BatchBuilder, BatchOptions, PushError};
+    use catena_protocol::record::Record;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_line_is_the_longest_value_that_fits_into_a_batch() {
+        let value = vec![b'x'; LINE_BYTES_MAX + 1];
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        let longer = builder.push(&Record::from_value(&value));
+        assert!(
+            matches!(longer, Err(PushError::TooLarge { .. })),
+            "{longer:?}"
+        );
+        let longest = builder.push(&Record::from_value(&value[1..]));
+        assert_eq!(longest, Ok(()));
     }
 }

@@ -62,6 +62,21 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write for example 30s, 12h or 7d"))
 }
 
+/// The shortest time limit that the client takes.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+
+/// Parses a time limit for requests.
+pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text)?;
+    if timeout < TIMEOUT_MIN {
+        return Err(format!(
+            "at least {}",
+            humantime::format_duration(TIMEOUT_MIN)
+        ));
+    }
+    Ok(timeout)
+}
+
 /// Where a consumer starts to read a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
@@ -121,9 +136,13 @@ pub(crate) fn format_span(millis: u64) -> String {
     humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
-/// A count with its noun: `1 partition`, `2 partitions`.
+/// A count with its noun: `1 partition`, `2 partitions`, `2 batches`.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
+    let plural = match count {
+        1 => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
     format!("{count} {noun}{plural}")
 }
 
@@ -171,6 +190,21 @@ mod tests {
         assert_eq!(parse_time_limit("unlimited"), Ok(Limit(None)));
         assert_eq!(parse_time_limit("7d"), Ok(Limit(Some(7 * 86_400_000))));
         assert!(parse_time_limit("7 parsecs").is_err());
+    }
+
+    #[test]
+    fn time_limits_leave_time_for_an_answer() {
+        assert_eq!(parse_timeout("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(parse_timeout("0s"), Err("at least 10ms".to_owned()));
+        assert_eq!(parse_timeout("9999us"), Err("at least 10ms".to_owned()));
+    }
+
+    #[test]
+    fn nouns_agree_with_their_counts() {
+        assert_eq!(counted(1, "batch"), "1 batch");
+        assert_eq!(counted(0, "batch"), "0 batches");
+        assert_eq!(counted(1, "segment"), "1 segment");
+        assert_eq!(counted(2, "segment"), "2 segments");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::cli::{Connection, Topic, TopicAlter, TopicCreate, TopicNamed};
 use crate::connect::connect;
 use crate::exit::Failure;
 use crate::quantity::{Bytes, Limit, UNLIMITED, counted, format_span, format_time};
+use crate::refusal::of_change;
 use crate::stdout;
 
 /// What a topic keeps that is compacted only.
@@ -69,7 +70,7 @@ async fn create(admin: &Admin, args: &TopicCreate) -> Result<Answer, Failure> {
                 json: json!({ "created": false, "name": name }),
             })
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(of_change(error)),
     }
 }
 
@@ -172,7 +173,8 @@ fn retention(config: &TopicConfig) -> String {
 }
 
 async fn delete(admin: &Admin, args: &TopicNamed) -> Result<Answer, Failure> {
-    admin.delete_topic(&args.name).await?;
+    let deleted = admin.delete_topic(&args.name).await;
+    deleted.map_err(of_change)?;
     Ok(Answer {
         text: format!("deleted topic {}\n", args.name),
         json: json!({ "deleted": true, "name": args.name }),
@@ -188,7 +190,8 @@ async fn alter(admin: &Admin, args: &TopicAlter) -> Result<Answer, Failure> {
         min_durability: args.min_durability.map(Durability::from),
         cleanup: args.cleanup,
     };
-    admin.alter_topic(&args.name, change).await?;
+    let altered = admin.alter_topic(&args.name, change).await;
+    altered.map_err(of_change)?;
     Ok(Answer {
         text: format!("altered topic {}\n", args.name),
         json: json!({ "altered": true, "name": args.name }),

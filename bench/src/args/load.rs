@@ -19,7 +19,7 @@ pub(crate) struct TargetArgs {
         env = "CATENA_BROKER"
     )]
     pub(crate) broker: String,
-    /// Topic; created if it does not exist.
+    /// Topic; produce and e2e create it if it does not exist.
     #[arg(long, value_name = "NAME", default_value = "catena-bench")]
     pub(crate) topic: String,
     /// Partitions of the topic: one if it is created and none are named, and an error if it

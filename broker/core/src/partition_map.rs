@@ -70,6 +70,10 @@ impl<V> PartitionMap<V> {
         let (key, index) = place(tp);
         let page = self.pages.entry(key).or_default();
         if page.len() <= index {
+            if page.is_empty() {
+                // Of a topic with one partition, or spread over many shards, no more may come.
+                page.reserve_exact(index + 1);
+            }
             page.resize_with(index + 1, || None);
         }
         let value = &mut page[index];

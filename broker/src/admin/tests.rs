@@ -36,6 +36,19 @@ fn get(admin: &AdminServer, path: &str) -> (String, String) {
 }
 
 #[test]
+fn an_address_is_held_before_there_is_anything_to_serve() {
+    let port = AdminPort::bind("127.0.0.1:0".parse().expect("an address"));
+    let port = port.expect("loopback can be bound");
+    let addr = port.addr();
+    let early = TcpStream::connect(addr).expect_err("nothing is served yet");
+    assert_eq!(early.kind(), io::ErrorKind::ConnectionRefused);
+    let admin = port.serve(NodeStatus::new(["0"])).expect("it listens");
+    assert_eq!(get(&admin, "/healthz").1, "ok\n");
+    let taken = AdminPort::bind(addr).expect_err("it is in use");
+    assert_eq!(taken.to_string(), "somebody listens there already");
+}
+
+#[test]
 fn health_follows_a_stall_and_its_end() {
     let (admin, status) = started(&["0", "1"]);
     let (head, body) = get(&admin, "/healthz");

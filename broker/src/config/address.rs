@@ -9,6 +9,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// DNS allows no longer name.
 const HOST_NAME_BYTES_MAX: usize = 253;
 
+/// The address to listen on: of an interface, not a name.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let refused = |_| format!("{text:?} is not an address; write IP:PORT, e.g. 0.0.0.0:9640");
+    text.parse().map_err(refused)
+}
+
+/// The same, as a source other than the flags gives it.
+pub(super) fn read_listen_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let addr = listen_address(&text).map_err(serde::de::Error::custom)?;
+    Ok(Some(addr))
+}
+
 /// A host name or IP address with a port, as given to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
@@ -164,6 +179,17 @@ mod tests {
             "[x]:1",
         ] {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_to_listen_on_is_refused_with_what_to_write() {
+        let addr = listen_address("[::1]:9640").expect("an address");
+        assert_eq!(addr.to_string(), "[::1]:9640");
+        for text in ["localhost:9640", "9640", "127.0.0.1", ""] {
+            let refused = listen_address(text).expect_err("no address");
+            let words = "is not an address; write IP:PORT, e.g. 0.0.0.0:9640";
+            assert_eq!(refused, format!("{text:?} {words}"));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Far above any machine; a bound so that `0-4294967295` is not taken literally.
@@ -84,8 +85,29 @@ impl Serialize for CoreChoice {
 
 impl<'de> Deserialize<'de> for CoreChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_any(CoreChoiceVisitor)
+    }
+}
+
+struct CoreChoiceVisitor;
+
+impl Visitor<'_> for CoreChoiceVisitor {
+    type Value = CoreChoice;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text such as \"0,2-3\" or \"all\"")
+    }
+
+    /// Not taken for that CPU: it may be meant as how many.
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<CoreChoice, E> {
+        Err(E::custom(format!(
+            "{number} is not a list of CPUs; write cores = \"{number}\" for CPU {number}, \
+             \"0-3\" for the first four"
+        )))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<CoreChoice, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

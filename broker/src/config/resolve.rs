@@ -5,6 +5,7 @@ use std::path::Path;
 
 use catena_core::compaction::CompactionPolicy;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{
     ADMIN_PORT_DEFAULT, AdminAddress, ByteSize, Config, ConfigError, CoreChoice, Host,
@@ -15,12 +16,13 @@ use crate::limits::{
     CACHE_MEMORY_DIVISOR, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARDS_MAX,
     SPACE_BYTES_PER_SHARD_MIN,
 };
-use crate::store::default_space_bytes;
+use crate::store::{default_space_bytes, fix_of};
 
 const DATA_DIR_DEFAULT: &str = "./catena-data";
 const LOG_LEVEL_DEFAULT: &str = "info";
 
 pub(super) fn resolve(settings: Settings, host: &Host) -> Result<Config, ConfigError> {
+    let compaction = compaction(&settings)?;
     let data_dir = settings.data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into());
     let cores = cores(settings.cores, host)?;
     let listen = settings.listen.unwrap_or(loopback(LISTEN_PORT_DEFAULT));
@@ -30,25 +32,14 @@ pub(super) fn resolve(settings: Settings, host: &Host) -> Result<Config, ConfigE
              connect to; say which one they should use with --advertise HOST:PORT"
         )));
     }
-    let admin = settings
-        .admin
-        .unwrap_or(AdminAddress::On(loopback(ADMIN_PORT_DEFAULT)));
+    let admin = admin(settings.admin, listen)?;
     let cache_bytes = cache_bytes(settings.cache_bytes, cores.len(), host)?;
     let space_bytes = space_bytes(settings.space_bytes, cores.len(), &data_dir)?;
-    let compaction = CompactionPolicy::default();
-    let compaction = CompactionPolicy {
-        dirty_percent: settings
-            .compaction_dirty_percent
-            .map_or(compaction.dirty_percent, |percent| percent.0),
-        lag_ms: millis(settings.compaction_lag, compaction.lag_ms),
-        lag_max_ms: millis(settings.compaction_lag_max, compaction.lag_max_ms),
-        tombstone_ms: millis(settings.tombstone_retention, compaction.tombstone_ms),
-    };
     Ok(Config {
         data_dir,
         listen,
         advertise: settings.advertise,
-        admin: admin.into(),
+        admin,
         cores,
         segment_bytes: segment_bytes(settings.segment_bytes)?,
         cache_bytes,
@@ -57,6 +48,50 @@ pub(super) fn resolve(settings: Settings, host: &Host) -> Result<Config, ConfigE
         log_format: settings.log_format.unwrap_or_default(),
         log_level: log_level(settings.log_level)?,
     })
+}
+
+/// Where the admin server listens, if it does: not where clients connect.
+fn admin(
+    given: Option<AdminAddress>,
+    listen: SocketAddr,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    let default = AdminAddress::On(loopback(ADMIN_PORT_DEFAULT));
+    let admin: Option<SocketAddr> = given.unwrap_or(default).into();
+    match admin {
+        Some(admin) if is_same_port(listen, admin) => Err(unusable(format!(
+            "--listen {listen} and --admin {admin} are the same port; choose another --admin \
+             (or off)"
+        ))),
+        admin => Ok(admin),
+    }
+}
+
+/// Whether only one of two sockets can have its address. Port 0 is a free one each time.
+fn is_same_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (is_any || one.ip() == other.ip())
+}
+
+fn compaction(settings: &Settings) -> Result<CompactionPolicy, ConfigError> {
+    let default = CompactionPolicy::default();
+    let policy = CompactionPolicy {
+        dirty_percent: settings
+            .compaction_dirty_percent
+            .map_or(default.dirty_percent, |percent| percent.0),
+        lag_ms: millis(settings.compaction_lag, default.lag_ms),
+        lag_max_ms: millis(settings.compaction_lag_max, default.lag_max_ms),
+        tombstone_ms: millis(settings.tombstone_retention, default.tombstone_ms),
+    };
+    // Passes would be due for messages that they have to leave as they are.
+    if policy.lag_ms > policy.lag_max_ms {
+        return Err(unusable(format!(
+            "--compaction-lag {} is longer than --compaction-lag-max {}; lower the first or raise \
+             the second",
+            Span(policy.lag_ms),
+            Span(policy.lag_max_ms)
+        )));
+    }
+    Ok(policy)
 }
 
 fn millis(given: Option<Span>, default: u64) -> u64 {
@@ -135,8 +170,9 @@ fn space_bytes(
         Some(size) => size.0,
         None => default_space_bytes(data_dir).map_err(|error| {
             let dir = data_dir.display();
+            let fix = fix_of(data_dir, error.kind());
             unusable(format!(
-                "cannot find out the free space of the data directory {dir}: {error}"
+                "cannot find out the free space of the data directory {dir}: {error}{fix}"
             ))
         })?,
     };
@@ -166,11 +202,30 @@ fn per_shard(bytes: u64, shards: usize) -> u64 {
     u64::try_from(shards).map_or(u64::MAX, |shards| bytes.saturating_mul(shards))
 }
 
+/// The directives of a filter, without spaces around them: the filter would take those for parts of
+/// names.
 fn log_level(given: Option<String>) -> Result<String, ConfigError> {
     let level = given.unwrap_or_else(|| LOG_LEVEL_DEFAULT.into());
-    match EnvFilter::builder().parse(&level) {
-        Ok(_) if !level.trim().is_empty() => Ok(level),
-        Ok(_) => Err(unusable("--log-level is empty".into())),
-        Err(error) => Err(unusable(format!("--log-level {level:?}: {error}"))),
+    let directives = level.split(',').map(str::trim);
+    let directives: Vec<&str> = directives
+        .filter(|directive| !directive.is_empty())
+        .collect();
+    if directives.is_empty() {
+        return Err(unusable("--log-level is empty".into()));
+    }
+    // A word alone that is no level would be taken for a target, and silence all others.
+    let is_usable = |directive: &str| {
+        if directive.contains('=') {
+            EnvFilter::builder().parse(directive).is_ok()
+        } else {
+            directive.parse::<LevelFilter>().is_ok()
+        }
+    };
+    let bad = directives.iter().find(|directive| !is_usable(directive));
+    match bad {
+        None => Ok(directives.join(",")),
+        Some(directive) => Err(unusable(format!(
+            "--log-level {directive:?}: write error, warn, info, debug or trace, or TARGET=LEVEL"
+        ))),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::address::{listen_address, read_listen_address};
 use super::{
     AdminAddress, ByteSize, Config, ConfigError, CoreChoice, HostPort, Percent, Span, sources,
 };
@@ -41,7 +42,8 @@ pub struct Settings {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where clients connect [default: 127.0.0.1:9640].
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = listen_address)]
+    #[serde(default, deserialize_with = "read_listen_address")]
     pub listen: Option<SocketAddr>,
     /// What clients are told to connect to [default: the listen address].
     #[arg(long, value_name = "HOST:PORT")]

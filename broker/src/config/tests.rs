@@ -153,10 +153,20 @@ fn a_bad_value_names_its_place_and_key() {
         "config file DIR/catena.toml: `cache-bytes`: \"64Mi\" is not a size; write a whole number \
          of bytes or one like 16MiB, 4GiB"
     );
-    let message = file_refusal("cores = 3\n");
+    assert_eq!(
+        file_refusal("cores = 3\n"),
+        "config file DIR/catena.toml: `cores`: 3 is not a list of CPUs; write cores = \"3\" for \
+         CPU 3, \"0-3\" for the first four"
+    );
+    let message = file_refusal("cores = [0, 1]\n");
     assert!(
-        message.starts_with("config file DIR/catena.toml: `cores`: "),
+        message.contains("expected a text such as \"0,2-3\" or \"all\""),
         "{message}"
+    );
+    assert_eq!(
+        file_refusal("listen = \"localhost:9640\"\n"),
+        "config file DIR/catena.toml: `listen`: \"localhost:9640\" is not an address; write \
+         IP:PORT, e.g. 0.0.0.0:9640"
     );
     assert_eq!(
         refusal(&[], &[("CATENA_CORES", "2-1")]),
@@ -208,11 +218,65 @@ fn values_that_cannot_work_here_are_refused() {
              bytes",
         ),
         (&["--log-level", ""], "--log-level is empty"),
+        (&["--log-level", ","], "--log-level is empty"),
+        (
+            &["--compaction-lag", "48h"],
+            "--compaction-lag 2days is longer than --compaction-lag-max 1day; lower the first or \
+             raise the second",
+        ),
     ];
     for (flags, message) in table {
         assert_eq!(refusal(flags, &[]), message);
     }
-    assert!(refusal(&["--log-level", "info,=,"], &[]).starts_with("--log-level"));
+}
+
+#[test]
+fn a_log_level_that_is_none_is_refused_and_not_taken_for_a_target() {
+    for (level, bad) in [
+        ("warning", "warning"),
+        ("info,debgu", "debgu"),
+        ("catena_broker", "catena_broker"),
+        ("info,catena_broker=loud", "catena_broker=loud"),
+        ("info,=,", "="),
+    ] {
+        let words = "write error, warn, info, debug or trace, or TARGET=LEVEL";
+        assert_eq!(
+            refusal(&["--log-level", level], &[]),
+            format!("--log-level {bad:?}: {words}")
+        );
+    }
+    for level in ["error", "WARN", "off", "info,catena_broker::journal=debug"] {
+        assert_eq!(loaded(&["--log-level", level], &[]).log_level, level);
+    }
+    let spaced = loaded(&["--log-level", " info, catena_broker=debug"], &[]);
+    assert_eq!(spaced.log_level, "info,catena_broker=debug");
+}
+
+#[test]
+fn the_two_ports_have_to_differ() {
+    for (listen, admin) in [
+        ("127.0.0.1:7", "127.0.0.1:7"),
+        ("127.0.0.1:7", "0.0.0.0:7"),
+        ("[::]:7", "127.0.0.1:7"),
+    ] {
+        let flags = ["--listen", listen, "--admin", admin, "--advertise", "h:7"];
+        assert_eq!(
+            refusal(&flags, &[]),
+            format!(
+                "--listen {listen} and --admin {admin} are the same port; choose another --admin \
+                 (or off)"
+            )
+        );
+    }
+    let by_default = refusal(&["--listen", "127.0.0.1:9641"], &[]);
+    assert!(by_default.contains("the same port"), "{by_default}");
+    for (listen, admin) in [
+        ("127.0.0.1:7", "127.0.0.2:7"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:9641", "off"),
+    ] {
+        loaded(&["--listen", listen, "--admin", admin], &[]);
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use glommio::GlommioError;
 pub use agent::{FileAgent, FileEntry};
 pub use device::prepare_device;
 pub use directory::{create_dir_durably, sync as sync_directory};
-pub use error::{is_failed_flush, is_of_medium};
+pub use error::{is_failed_flush, is_of_medium, told_of};
 pub use zeroed::Zeroed;
 
 use super::buffer::{BUFFER_BYTES_MAX, Buffer};

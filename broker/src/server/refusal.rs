@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Error;
 
+use crate::control::MetadataError;
 use crate::runtime::executor::RuntimeError;
 use crate::runtime::probe::ProbeError;
 use crate::startup;
@@ -27,7 +28,9 @@ pub fn refusal_of(failure: &Error) -> Option<Refusal> {
                 Some(RuntimeError::Probe(_))
             )
     };
-    let is_store = |cause: &(dyn std::error::Error + 'static)| cause.is::<StoreError>();
+    let is_store = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<StoreError>() || cause.is::<MetadataError>()
+    };
     if failure.chain().any(is_store) {
         Some(Refusal::DataDirectory)
     } else if failure.chain().any(is_probe) {
@@ -45,4 +48,20 @@ pub(super) fn explained(failure: Error, dir: &Path) -> Error {
         return found.into();
     }
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_core::ids::Lsn;
+
+    use super::*;
+
+    #[test]
+    fn damaged_metadata_is_refused_like_any_other_damage_of_the_directory() {
+        let (first, count) = (Lsn::new(7), 2);
+        let failure = Error::from(MetadataError::Missing { first, count });
+        let refused = refusal_of(&failure.context("control failed"));
+        assert_eq!(refused, Some(Refusal::DataDirectory));
+        assert_eq!(refusal_of(&anyhow::anyhow!("anything else")), None);
+    }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use catena_core::metadata::{Command, Outcome};
 
 use super::*;
-use crate::limits::SHARD_MESSAGES_MAX;
+use crate::limits::{SHARD_MESSAGES_MAX, SHARDS_MAX};
 use crate::runtime::{channel, testing};
 
 fn in_directory(dir: &tempfile::TempDir) -> NodeOptions {

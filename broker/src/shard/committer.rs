@@ -214,11 +214,13 @@ impl Shard {
         }
     }
 
-    /// Admits what waits, or leaves it to be admitted together with the request behind it, if that
-    /// is here already.
+    /// Admits what waits, or leaves it to be admitted together with that of the request behind it,
+    /// if that is here already.
     pub fn absorb_soon(self: &Rc<Self>, next_is_here: bool) {
         if next_is_here && self.committer.admission.borrow().len() < ADMITTED_TOGETHER_MAX {
-            // Should the next one not be for the log, or its connection have to wait.
+            // Should the next one not be for the log, or its connection have to wait. Refusals do
+            // not: nothing else may come that sends them.
+            self.flush_acks();
             self.committer.work.notify();
         } else {
             self.absorb();
@@ -245,6 +247,10 @@ impl Shard {
             }
         }
         self.flush_acks();
+        if self.committer.assembler.borrow().pending_bytes() == 0 {
+            // All were refused, or had been written before: there is no group.
+            self.committer.requests.set(0);
+        }
         if self.pending_produce_bytes() > 0 {
             self.committer.work.notify();
         }

@@ -21,18 +21,18 @@ use crate::runtime::clock;
 /// How long it rests when nothing calls for it.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long retention and expiry rest while there is space: each time they look at everything
-/// there is, and what they drop costs a frame however little that is.
+/// How long retention rests while there is space, and expiry always: each time they look at
+/// everything there is, and what they drop costs a frame however little that is.
 const DROPS_REST_US: u64 = 1_000_000;
 
-/// They rest for at least this many times as long as they took: with tens of thousands of
-/// partitions in which all is old soon, they would do nothing but look up what to drop.
+/// Retention rests for at least this many times as long as it took: with tens of thousands of
+/// partitions in which all is old soon, it would do nothing but look up what to drop.
 const DROPS_REST_FACTOR: u64 = 8;
 
-/// But never for longer: one slow disk is no reason to keep old records for hours.
-const DROPS_REST_MAX_US: u64 = 30_000_000;
+/// But never for longer: one slow disk is no reason to keep old records for long.
+const DROPS_REST_MAX_US: u64 = 10_000_000;
 
-/// They come sooner once this part of the space was written: a small store fills in no time.
+/// It comes sooner once this part of the space was written: a small store fills in no time.
 const DROPS_SPACE_DIVISOR: u64 = 64;
 
 /// What one round leaves to the next.
@@ -40,10 +40,12 @@ struct Rounds {
     taken: Taken,
     /// Segments of other journals that this shard still wants.
     claimed: Vec<SegmentKey>,
-    /// When retention and expiry are due again.
+    /// When retention is due again.
     drops_at_us: u64,
-    /// What had been written when they were applied last.
+    /// What had been written when it was applied last.
     dropped_at_bytes: u64,
+    /// When the expiry of producers is due again.
+    expires_at_us: u64,
 }
 
 /// Works until the shard stops or its journal fails.
@@ -60,6 +62,7 @@ pub async fn run(shard: Rc<Shard>, taken: Taken, old_segments: Vec<SegmentKey>) 
         claimed: old_segments,
         drops_at_us: 0,
         dropped_at_bytes: 0,
+        expires_at_us: 0,
     };
     while !shard.is_stopping() && !shard.journal.is_latched() {
         let progress = rounds.step(&shard).await;
@@ -89,11 +92,14 @@ impl Rounds {
             let began_us = clock::now_us();
             self.dropped_at_bytes = shard.journal.written_bytes();
             note(shard, "retention", shard.apply_retention().await);
-            note(shard, "producer expiry", shard.expire_producers().await);
             let ended_us = clock::now_us();
             let took_us = ended_us.saturating_sub(began_us);
             let rest_us = took_us.saturating_mul(DROPS_REST_FACTOR);
             self.drops_at_us = ended_us + rest_us.clamp(DROPS_REST_US, DROPS_REST_MAX_US);
+        }
+        if clock::now_us() >= self.expires_at_us {
+            note(shard, "producer expiry", shard.expire_producers().await);
+            self.expires_at_us = clock::now_us() + DROPS_REST_US;
         }
         release_claims(shard, &self.taken, &mut self.claimed).await;
         let freed_before = shard.metrics.segments_freed.get();
@@ -151,8 +157,11 @@ async fn goes_on(
 /// Takes away what keeps segments that hold no wanted batch: index runs in them, and checkpoints
 /// that would read them back. Both kept checkpoints must be past them, so it takes two.
 async fn make_space(shard: &Rc<Shard>, taken: &mut Taken, waiting: &Waiting) -> anyhow::Result<()> {
-    if let Some(segment) = waiting.held_by_run {
-        shard.move_runs_out_of(segment).await?;
+    for segment in &waiting.held_by_runs {
+        // One at a time: what was moved is written once more.
+        if shard.move_runs_out_of(*segment).await? {
+            break;
+        }
     }
     shard.write_run().await?;
     for _ in 0..2 {

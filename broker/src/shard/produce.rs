@@ -70,9 +70,7 @@ impl Pending {
             Pending::InPlace(_, work) => work.batches.iter().map(|b| b.bytes.1).sum(),
         }
     }
-}
 
-impl Pending {
     /// The partition and producer of each batch.
     pub fn sources(&self) -> impl Iterator<Item = (TopicPartition, ProducerId)> {
         let (one, several) = match self {
@@ -328,10 +326,17 @@ fn assign<B>(
     checked: &Checked<B>,
     bytes: usize,
 ) -> Option<Admitted> {
-    if let Some(refusal) = shard
-        .refuse_writes()
-        .or_else(|| shard.refuse_for_space(bytes))
-    {
+    // A producer waits for space, so only where its partition is.
+    let full = || {
+        let refusal = shard.refuse_for_space(bytes)?;
+        let is_here = shard.log.borrow().partition(checked.tp).is_some();
+        Some(if is_here {
+            refusal
+        } else {
+            shard.not_here(checked.tp)
+        })
+    };
+    if let Some(refusal) = shard.refuse_writes().or_else(full) {
         refuse(shard, origin, checked.item, bytes, refusal);
         return None;
     }

@@ -37,8 +37,8 @@ const GROUP_WAIT: Duration = Duration::from_millis(10);
 pub struct Waiting {
     /// Bytes of their files.
     pub bytes: u64,
-    /// The oldest of them that holds a page of an index run in use.
-    pub held_by_run: Option<SegmentKey>,
+    /// Those of them that hold a page of an index run in use, the oldest first.
+    pub held_by_runs: Vec<SegmentKey>,
 }
 
 /// A partition that has more, or older, data than its policy wants.
@@ -151,8 +151,8 @@ impl Shard {
             let is_named = holds_run || is_pinned;
             if is_named || end > self.recovery_start.get() {
                 waiting.bytes += u64::from(sealed.file_bytes);
-                if waiting.held_by_run.is_none() && holds_run {
-                    waiting.held_by_run = Some(key);
+                if holds_run {
+                    waiting.held_by_runs.push(key);
                 }
                 continue;
             }
@@ -167,15 +167,27 @@ impl Shard {
             || waiting_bytes >= FREES_BYTES_MAX.min(self.journal.space_bytes() / 4)
     }
 
-    /// Writes the live extents of the runs in a segment anew, elsewhere.
-    pub async fn move_runs_out_of(self: &Rc<Self>, segment: SegmentKey) -> anyhow::Result<()> {
+    /// Writes the live extents of the runs in a segment anew, elsewhere. A run with a page that
+    /// cannot be read stays where it is, and so does the segment; tells whether there is none.
+    pub async fn move_runs_out_of(
+        self: &Rc<Self>,
+        segment: SegmentKey,
+    ) -> Result<bool, JournalError> {
         let plan = runs_in_segment(&self.index.runs.borrow(), segment.0, segment.1);
+        let mut is_free = true;
         // Each alone: their order stays. The last first: one that is empty then goes away.
         for index in plan.into_iter().rev() {
-            let merged = self.merge_runs(index..index + 1).await?;
-            merged.map_err(anyhow::Error::msg)?;
+            if let Err(reason) = self.merge_runs(index..index + 1).await? {
+                warn!(
+                    journal = segment.0.get(),
+                    segment = segment.1.get(),
+                    reason,
+                    "a segment cannot be freed: an index run in it cannot be moved"
+                );
+                is_free = false;
+            }
         }
-        Ok(())
+        Ok(is_free)
     }
 
     async fn free_segment(&self, segment: SegmentSeq) {

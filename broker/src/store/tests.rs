@@ -33,14 +33,34 @@ fn a_second_broker_is_told_who_holds_the_directory() {
     let dir = directory();
     let _store = open(dir.path());
     let error = refusal(dir.path());
-    let pid = std::process::id();
-    assert!(matches!(error, StoreError::Locked { holder: Some(holder), .. } if holder == pid));
+    let is_own = matches!(error, StoreError::Locked { holder, .. } if holder == Holder::Own);
+    assert!(is_own, "{error}");
     assert!(
         error
             .to_string()
             .contains("in use by another broker in this process;"),
         "{error}"
     );
+}
+
+#[test]
+fn a_pid_is_taken_back_at_a_stop_and_believed_only_of_a_living_broker() {
+    let dir = directory();
+    drop(open(dir.path()));
+    let path = dir.path().join(LOCK_FILE);
+    assert_eq!(fs::read(&path).expect("the file can be read"), b"");
+
+    // Locked as the command line tool does it, which writes no pid.
+    let lock = File::open(&path).expect("the file is there");
+    lock.lock_shared().expect("nobody has it");
+    // Nobody; a process that is no broker; no process.
+    for left in ["", "1\n", "99999999\n", "a broker"] {
+        fs::write(&path, left).expect("the file can be written");
+        let message = refusal(dir.path()).to_string();
+        let words = "is in use by another process (a broker, or `catena journal verify` or \
+                     `repair`); stop it, or choose another directory";
+        assert!(message.ends_with(words), "{left:?}: {message}");
+    }
 }
 
 #[test]
@@ -114,11 +134,47 @@ fn a_file_in_place_of_the_directory_is_named() {
     let dir = directory();
     let path = dir.path().join("data");
     fs::write(&path, "").expect("the file can be written");
-    let message = refusal(&path).to_string();
-    assert!(
-        message.contains("data directory") && message.contains("data"),
-        "{message}"
+    let name = path.display();
+    let fix = format!("{name} is a file, choose another directory");
+    assert_eq!(
+        told(&path),
+        format!("cannot create the data directory {name}: File exists (os error 17); {fix}")
     );
+    let below = path.join("below");
+    let message = told(&below);
+    assert_eq!(message.matches("File exists").count(), 1, "{message}");
+    assert!(message.ends_with(&format!("; {fix}")), "{message}");
+}
+
+/// What an operator reads of a refusal, with all of its causes.
+fn told(dir: &Path) -> String {
+    format!("{:#}", anyhow::Error::from(refusal(dir)))
+}
+
+#[test]
+fn who_may_not_use_a_directory_is_told_what_to_do() {
+    let dir = directory();
+    let there = dir.path().join("there");
+    fs::create_dir(&there).expect("a directory can be made");
+    let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+    let name = there.display();
+    let lock = there.join(LOCK_FILE);
+    for (path, action) in [(&there, "list the data directory"), (&lock, "lock")] {
+        assert_eq!(
+            io_error(action, path)(refused()).to_string(),
+            format!(
+                "cannot {action} {}: permission denied; run as the owner of {name}, or chown it",
+                path.display()
+            )
+        );
+    }
+    let new = dir.path().join("new");
+    let message = io_error("create the data directory", &new)(refused()).to_string();
+    let fix = format!(
+        "; make {} and chown it to the user that the broker runs as",
+        new.display()
+    );
+    assert!(message.ends_with(&fix), "{message}");
 }
 
 #[test]

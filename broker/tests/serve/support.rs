@@ -139,14 +139,19 @@ impl Peer {
     }
 
     pub(crate) fn describe(&mut self) -> DescribeTopicResponse {
+        let frame = self.describe_frame();
+        self.send(&frame);
+        let header = self.expect(Api::DescribeTopic);
+        DescribeTopicResponse::decode(&header).expect("a description")
+    }
+
+    pub(crate) fn describe_frame(&mut self) -> Vec<u8> {
         let mut frame = Vec::new();
         DescribeTopicRequest {
             name: "orders".to_owned(),
         }
         .encode(self.correlation(), &mut frame);
-        self.send(&frame);
-        let header = self.expect(Api::DescribeTopic);
-        DescribeTopicResponse::decode(&header).expect("a description")
+        frame
     }
 
     pub(crate) fn create_topic(&mut self, name: &str, partitions: u32) -> TopicId {
@@ -189,6 +194,15 @@ impl Peer {
         durability: Durability,
         batches: &[(TopicId, u32, &[u8])],
     ) {
+        let frame = self.produce_frame(durability, batches);
+        self.send(&frame);
+    }
+
+    pub(crate) fn produce_frame(
+        &mut self,
+        durability: Durability,
+        batches: &[(TopicId, u32, &[u8])],
+    ) -> Vec<u8> {
         let items: Vec<ProduceItem> = batches
             .iter()
             .map(|(topic, partition, bytes)| ProduceItem {
@@ -203,7 +217,7 @@ impl Peer {
         for (_, _, bytes) in batches {
             frame.extend_from_slice(bytes);
         }
-        self.send(&frame);
+        frame
     }
 
     /// One fetch of up to 1 MiB in a session of its own.

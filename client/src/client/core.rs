@@ -71,7 +71,11 @@ impl Core {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if matches!(error, RequestError::Connection(_)) {
+            let has_lost = matches!(
+                error,
+                RequestError::Connection(_) | RequestError::Unanswered(_)
+            );
+            if has_lost {
                 let next = turn.wrapping_add(1);
                 let order = Ordering::Relaxed;
                 // If it fails, another question has moved on already.
@@ -107,14 +111,9 @@ impl Core {
         endpoint: &Endpoint,
         request: &R,
     ) -> Result<R::Response, RequestError> {
-        let after = self.timeouts.request;
         let encode = |correlation, out: &mut Vec<u8>| request.encode(correlation, out);
-        let reply = self.control.call(endpoint, &encode);
-        let Ok(reply) = tokio::time::timeout(after, reply).await else {
-            let address = endpoint.address.clone();
-            return Err(ConnectionError::TimedOut { address, after }.into());
-        };
-        decode::<R::Response>(&reply?)
+        let reply = self.control.call(endpoint, &encode).await?;
+        decode::<R::Response>(&reply)
     }
 
     fn any_endpoint(&self, turn: usize) -> Endpoint {
@@ -152,6 +151,8 @@ pub(crate) struct Attempts {
     after: Duration,
     deadline: Instant,
     backoff: Backoff,
+    /// Whether one of them got no answer.
+    may_have_been_carried_out: bool,
 }
 
 impl Attempts {
@@ -160,6 +161,7 @@ impl Attempts {
             after,
             deadline: Instant::now() + after,
             backoff: Backoff::new(seed()),
+            may_have_been_carried_out: false,
         }
     }
 
@@ -182,6 +184,7 @@ impl Attempts {
                 is_repeatable && code.retry() != Retry::Never
             }
             RequestError::Connection(_)
+            | RequestError::Unanswered(_)
             | RequestError::Refused {
                 code: ErrorCode::Internal,
                 ..
@@ -192,6 +195,7 @@ impl Attempts {
         if !may_repeat {
             return Err(error);
         }
+        self.may_have_been_carried_out |= error.may_have_been_carried_out();
         self.pause(&error).await
     }
 
@@ -207,6 +211,7 @@ impl Attempts {
             return Err(RequestError::TimedOut {
                 after: self.after,
                 last: last.to_string().into(),
+                may_have_been_carried_out: self.may_have_been_carried_out,
             });
         }
         tokio::time::sleep(pause).await;

@@ -12,13 +12,15 @@ use std::time::Instant;
 use catena_protocol::ids::CorrelationId;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout_at;
 
 use super::Endpoint;
 use super::driver::{Driver, DriverTimeouts, Handler, Stop, Violation};
 use super::handshake::{Identity, establish};
 use super::read_buffer::Frame;
 use super::write_queue::WriteQueue;
-use crate::error::ConnectionError;
+use crate::error::{ConnectionError, RequestError};
 use crate::limits::CONTROL_REQUESTS_MAX;
 use crate::locking::lock;
 
@@ -44,23 +46,34 @@ impl ControlPool {
         }
     }
 
-    /// Asks and waits for the answer. Dropping the future drops the answer, not the question.
+    /// Asks and waits for the answer, for the request timeout at the most. The error says whether
+    /// the question was sent. Dropping the future drops the answer, not the question.
     pub(crate) async fn call(
         &self,
         endpoint: &Endpoint,
         encode: impl Fn(CorrelationId, &mut Vec<u8>),
-    ) -> Reply {
+    ) -> Result<Frame, RequestError> {
+        let after = self.timeouts.request;
+        let deadline = (Instant::now() + after).into();
+        let timed_out = |_: Elapsed| ConnectionError::TimedOut {
+            address: endpoint.address.clone(),
+            after,
+        };
         // The caller may have kept its thread busy. Let the runtime look at the sockets first, so
         // that a change is not sent, with unknown outcome, to a broker that is long gone.
         tokio::task::yield_now().await;
         loop {
-            let connection = self.connection(endpoint).await?;
-            if let Some(receiver) = connection.ask(&encode)
-                && let Ok(reply) = receiver.await
-            {
-                return reply;
+            let connection = timeout_at(deadline, self.connection(endpoint)).await;
+            let connection = connection.map_err(timed_out)??;
+            let Some(receiver) = connection.ask(&encode) else {
+                continue;
+            };
+            match timeout_at(deadline, receiver).await {
+                Ok(Ok(reply)) => return reply.map_err(RequestError::Unanswered),
+                // It closed before the question was sent.
+                Ok(Err(_)) => {}
+                Err(elapsed) => return Err(RequestError::Unanswered(timed_out(elapsed))),
             }
-            // It closed before the question was sent.
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use catena_protocol::error::ErrorCode;
 use catena_protocol::ids::{
-    ChainEpoch, ChainId, NodeId, PartitionId, ShardId, TopicId, TopicPartition,
+    ChainEpoch, ChainId, Durability, NodeId, PartitionId, ShardId, TopicId, TopicPartition,
 };
 use catena_protocol::messages::{MetadataResponse, PartitionRange};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -19,6 +19,10 @@ pub(crate) struct TopicMetadata {
     pub(crate) name: Arc<str>,
     pub(crate) id: TopicId,
     pub(crate) partitions: u32,
+    /// The weakest class the topic takes.
+    pub(crate) min_durability: Durability,
+    /// Whether every record needs a key.
+    pub(crate) needs_keys: bool,
     ranges: Vec<PartitionRange>,
 }
 
@@ -168,6 +172,8 @@ impl Table {
                 name: topic.name.into(),
                 id: topic.id,
                 partitions: topic.partitions,
+                min_durability: topic.config.min_durability,
+                needs_keys: topic.config.cleanup.compacts(),
                 ranges,
             });
             self.by_id.insert(topic.id, topic.clone());

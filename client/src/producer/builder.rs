@@ -58,7 +58,9 @@ impl ProducerBuilder {
         Self { core, config }
     }
 
-    /// What an acknowledgement promises; durable by default. A record may name its own class.
+    /// What an acknowledgement promises; durable by default. A record may name its own class. Of
+    /// the class `none`, to which no broker answers, what a topic refuses by its settings
+    /// (`min_durability`, a key for every record) fails here, as far as metadata knows them.
     pub const fn durability(mut self, durability: Durability) -> Self {
         self.config.durability = durability;
         self

@@ -1,6 +1,8 @@
 //! Topics, offsets, the cluster.
 
-use catena_client::{ErrorCode, OffsetSpec, RequestError, TopicChange, TopicConfig};
+use std::time::Duration;
+
+use catena_client::{BuildError, ErrorCode, OffsetSpec, RequestError, TopicChange, TopicConfig};
 use catena_protocol::ids::ChainId;
 
 use crate::support::{Broker, CLUSTER, in_time, record};
@@ -84,4 +86,34 @@ async fn offsets_are_asked_of_their_owners() {
         matches!(error, RequestError::TopicNotFound { .. }),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_change_may_have_been_made_only_if_it_was_sent() {
+    let broker = Broker::start().await;
+    let builder = || Broker::builder().request_timeout(Duration::from_secs(1));
+    let client = builder().connect(&broker.address()).await;
+    let admin = client.expect("the broker is up").admin();
+    broker.lock().drops_changes = true;
+    let made = in_time(admin.create_topic("t", 1, TopicConfig::default())).await;
+    let lost = made.expect_err("no answer");
+    assert!(matches!(lost, RequestError::Unanswered(_)), "{lost}");
+    assert!(lost.may_have_been_carried_out());
+    let change = TopicChange {
+        partitions: Some(2),
+        ..TopicChange::default()
+    };
+    let changed = in_time(admin.alter_topic("t", change)).await;
+    let lost = changed.expect_err("never an answer");
+    assert!(matches!(lost, RequestError::TimedOut { .. }), "{lost}");
+    assert!(lost.may_have_been_carried_out());
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let nobody = listener.local_addr().expect("bound").to_string();
+    drop(listener);
+    let unreached = in_time(builder().connect(&nobody)).await;
+    let Err(BuildError::Request(unreached)) = unreached else {
+        panic!("{unreached:?}");
+    };
+    assert!(!unreached.may_have_been_carried_out(), "{unreached}");
 }

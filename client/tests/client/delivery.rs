@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use catena_client::{
-    Codec, Durability, ErrorCode, Partitioner, ProduceError, Record, RecordMetadata, RequestError,
-    partition_of_key,
+    Cleanup, Codec, Durability, ErrorCode, Partitioner, ProduceError, Record, RecordMetadata,
+    RequestError, TopicConfig, partition_of_key,
 };
 
 use crate::support::{Broker, CLUSTER, ProduceFault, in_time, record};
@@ -263,6 +263,54 @@ async fn weaker_classes_have_no_offsets_and_a_producer_id_of_their_own() {
         .collect();
     assert!(producers[0] != 0 && producers[1] != 0 && producers[0] != producers[1]);
     assert_eq!(producers[2], 0);
+}
+
+#[tokio::test]
+async fn what_a_topic_refuses_of_the_class_none_is_not_sent() {
+    let (broker, client) = Broker::with_topic(1).await;
+    let alter = |change: fn(&mut TopicConfig)| {
+        let mut state = broker.lock();
+        let topic = state.log.topics.get_mut("t").expect("it exists");
+        change(&mut topic.config);
+    };
+    let producer = client.producer().durability(Durability::None);
+    let producer = producer.build().await.expect("built");
+    let check = |error: ProduceError, expected: ErrorCode| {
+        let is_expected = matches!(error, ProduceError::Refused { code, .. } if code == expected);
+        assert!(is_expected, "{error}");
+        assert!(!error.may_have_been_written());
+        assert!(error.to_string().ends_with("; not written"), "{error}");
+    };
+
+    alter(|config| config.min_durability = Durability::Received);
+    let sent = in_time(producer.send(record("x"))).await;
+    check(sent.expect_err("too weak"), ErrorCode::DurabilityTooWeak);
+    let sent = in_time(producer.send_all(vec![record("x")])).await;
+    check(sent.expect_err("too weak"), ErrorCode::DurabilityTooWeak);
+    alter(|config| {
+        *config = TopicConfig {
+            cleanup: Cleanup::CompactDelete,
+            ..TopicConfig::default()
+        };
+    });
+    let records = vec![record("x").key("k"), record("x")];
+    let sent = in_time(producer.send_all(records)).await;
+    check(sent.expect_err("one has no key"), ErrorCode::KeyRequired);
+    let sent = in_time(producer.send(record("x"))).await;
+    check(sent.expect_err("no key"), ErrorCode::KeyRequired);
+    assert_eq!(broker.lock().batches, 0);
+
+    in_time(producer.send_and_wait(record("a").key("k")))
+        .await
+        .expect("handed over");
+    // Metadata is asked again before a record is refused.
+    alter(|config| config.cleanup = Cleanup::Delete);
+    in_time(producer.send_and_wait(record("b")))
+        .await
+        .expect("handed over");
+    broker
+        .until(|state| state.log.values("t", 0) == ["a", "b"])
+        .await;
 }
 
 #[tokio::test]

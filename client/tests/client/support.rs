@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) batches: usize,
     pub(crate) fetch_bytes_sent: usize,
     pub(crate) metadata_requests: usize,
+    /// Connections end when they bring a change of topics, before it is made.
+    pub(crate) drops_changes: bool,
     pub(crate) on_produce: Option<ProduceScript>,
     pub(crate) on_fetch: Option<FetchScript>,
     /// A fetch request's changes count from its turn on, not from its arrival; both are allowed.
@@ -128,6 +130,7 @@ impl Broker {
             batches: 0,
             fetch_bytes_sent: 0,
             metadata_requests: 0,
+            drops_changes: false,
             on_produce: None,
             on_fetch: None,
             applies_changes_late: false,

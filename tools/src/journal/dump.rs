@@ -16,7 +16,7 @@ use super::files::{self, InUse, JournalFiles};
 use super::walk::{self, BadSegment, Segment};
 use super::{checkpoints, verify};
 use crate::cli::{Depth, JournalDump};
-use crate::quantity::{Bytes, format_time};
+use crate::quantity::{Bytes, counted, format_time};
 
 /// How deep the listing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,10 +65,10 @@ impl<W: Write> Dump<W> {
         let flushed = ledger.map_or_else(|| "unknown".to_owned(), |slot| slot.flushed.to_string());
         self.line(&Line {
             text: format!(
-                "journal {}  {} segments  {} spares  flushed {flushed}",
+                "journal {}  {}  {}  flushed {flushed}",
                 journal.id,
-                journal.segments.len(),
-                journal.spares
+                counted(journal.segments.len() as u64, "segment"),
+                counted(journal.spares as u64, "spare")
             ),
             json: json!({
                 "kind": "journal",

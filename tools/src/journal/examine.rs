@@ -86,6 +86,12 @@ impl Examined {
         checkpoints::newest_scan_from(&self.checkpoints)
     }
 
+    /// Whether the journal is there from its beginning, as far as headers tell.
+    pub(crate) fn is_whole(&self) -> bool {
+        let first = self.segments.first();
+        first.is_none_or(|first| first.header.previous.is_none())
+    }
+
     /// What is damaged, without the holes that freed segments leave.
     pub(crate) fn corrupt(&self) -> impl Iterator<Item = &CorruptRange> {
         let from = self.scan_from();

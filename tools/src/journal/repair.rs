@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::examine::{Examined, examine};
 use super::files::{self, JournalFiles, StoreFiles};
+use super::metadata;
 use super::report::StoreReport;
 use super::verify;
 use crate::cli::JournalRepair;
@@ -91,23 +92,27 @@ fn report(
         let problems = counted(left.problems, "problem");
         stdout::print_line(format_args!("{problems} left in stored data"))?;
     }
+    let lost_metadata = metadata::hint(&left.lost_metadata);
+    let lost_metadata = lost_metadata.map(|hint| hint + "; --accept-loss does not apply");
     let is_waiting = quarantine.is_none() && !plan.actions.is_empty();
     if is_waiting {
         let message = format!("{count} to do, nothing was changed");
-        return Err(Failure::new(Exit::Corrupt, message)
-            .hint("run it again with --yes")
-            .into());
+        let mut hint = "run it again with --yes".to_owned();
+        if let Some(rest) = lost_metadata {
+            hint = format!("{hint}; what it cannot mend: {rest}");
+        }
+        return Err(Failure::new(Exit::Corrupt, message).hint(hint).into());
     }
     if left.problems == 0 {
         return Ok(());
     }
     let message = format!("{} left in stored data", counted(left.problems, "problem"));
-    Err(Failure::new(Exit::Corrupt, message)
-        .hint(
-            "a broker starts on damaged messages and answers with an error for exactly them; \
-             --accept-loss notes them as known",
-        )
-        .into())
+    let hint = lost_metadata.unwrap_or_else(|| {
+        "a broker starts on damaged messages and answers with an error for exactly them; \
+         --accept-loss notes them as known"
+            .to_owned()
+    });
+    Err(Failure::new(Exit::Corrupt, message).hint(hint).into())
 }
 
 /// A journal's place in the data directory, for messages.

@@ -1,6 +1,7 @@
 //! What `catena journal verify` found: the form of the report, in words and in JSON.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use catena_core::ids::{JournalPos, SegmentSeq};
 use catena_core::scan::{CorruptRange, Damage};
@@ -45,16 +46,24 @@ pub struct StoreReport {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub store: Vec<Problem>,
     pub journals: Vec<Report>,
+    /// Metadata that no repair brings back and that no broker starts without.
+    #[serde(skip)]
+    pub lost_metadata: Vec<PathBuf>,
 }
 
 impl StoreReport {
-    pub(crate) fn new(store: Vec<Problem>, journals: Vec<Report>) -> Self {
+    pub(crate) fn new(
+        store: Vec<Problem>,
+        journals: Vec<Report>,
+        lost_metadata: Vec<PathBuf>,
+    ) -> Self {
         let in_journals = journals.iter().map(|report| report.problems.len());
         let problems = in_journals.sum::<usize>() + store.len();
         Self {
             problems: problems as u64,
             store,
             journals,
+            lost_metadata,
         }
     }
 }
@@ -221,16 +230,20 @@ impl fmt::Display for Report {
         } = self.counts;
         writeln!(
             f,
-            "journal {}: {} segments, {} checkpoints, {} read",
+            "journal {}: {}, {}, {} read",
             self.journal,
-            self.segments,
-            self.checkpoints,
+            counted(self.segments as u64, "segment"),
+            counted(self.checkpoints as u64, "checkpoint"),
             Bytes(self.bytes_read)
         )?;
         writeln!(
             f,
-            "  {blocks} blocks, {frames} frames, {records} records, {batches} batches with \
-             {messages} messages in {}",
+            "  {}, {}, {}, {} with {} in {}",
+            counted(blocks, "block"),
+            counted(frames, "frame"),
+            counted(records, "record"),
+            counted(batches, "batch"),
+            counted(messages, "message"),
             Bytes(batch_bytes)
         )?;
         writeln!(f, "  ends at {}:{}", self.end.segment, self.end.offset)?;

@@ -15,6 +15,7 @@ use super::audit::{Gap, Missing};
 use super::checkpoints;
 use super::examine::{Examined, examine};
 use super::files::{self, InUse, JournalFiles, StoreFiles};
+use super::metadata::{self, Metadata};
 use super::names::Names;
 use super::report::{Lost, Problem, Report, StoreReport, Torn, merge};
 use super::walk::Segment;
@@ -34,12 +35,11 @@ pub(crate) fn run(args: &JournalVerify) -> anyhow::Result<()> {
         return Ok(());
     }
     let found = counted(report.problems, "problem");
-    Err(Failure::new(Exit::Corrupt, format!("{found} in stored data"))
-        .hint(
-            "keep a copy of the directory before anything else touches it; `catena journal repair` \
-             lists what can be repaired",
-        )
-        .into())
+    let next = metadata::hint(&report.lost_metadata)
+        .unwrap_or_else(|| "`catena journal repair` lists what can be repaired".to_owned());
+    let hint = format!("keep a copy of the directory before anything else touches it; {next}");
+    let failure = Failure::new(Exit::Corrupt, format!("{found} in stored data"));
+    Err(failure.hint(hint).into())
 }
 
 /// Reads and judges a whole store, or one journal.
@@ -48,14 +48,21 @@ pub(crate) fn check(dir: &Path) -> anyhow::Result<StoreReport> {
     let _guard = files::guard(&store, InUse::Refuse)?;
     let names = Names::read(&store);
     let identity: Vec<Problem> = identity_problem(&store)?.into_iter().collect();
+    let mut lost = Vec::new();
+    if identity.iter().any(|problem| problem.remedy.is_none()) {
+        lost.extend(store.identity.clone());
+    }
     let mut journals = Vec::new();
     for journal in &store.journals {
         let examined = examine(journal)?;
+        if Metadata::of(journal, &examined).is_some_and(|metadata| metadata.is_lost()) {
+            lost.push(journal.dir.clone());
+        }
         let mut report = judge(journal, &examined)?;
         report.name_topics(&names);
         journals.push(report);
     }
-    Ok(StoreReport::new(identity, journals))
+    Ok(StoreReport::new(identity, journals, lost))
 }
 
 /// Whether the file that says who the store is can be trusted.

@@ -13,6 +13,20 @@ const READ_BYTES: usize = 1 << 20;
 /// The least that is asked of the input: what a pipe gives at once.
 const READ_BYTES_MIN: usize = 1 << 16;
 
+/// Why there is no next piece.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    Io(io::Error),
+    /// The line after the last piece does not end within the limit.
+    LineTooLong,
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// Reads pieces that end at the end of a line.
 pub(crate) struct Pieces<R> {
     input: R,
@@ -37,7 +51,7 @@ impl<R: Read> Pieces<R> {
 
     /// The next piece: whole lines, each with its newline, but for the last line of the input,
     /// which may lack it. None at the end.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Bytes>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         while !self.ended {
             if self.buffer.len() - self.filled < READ_BYTES_MIN {
                 self.buffer.resize(self.filled + READ_BYTES, 0);
@@ -50,10 +64,7 @@ impl<R: Read> Pieces<R> {
                 return Ok(Some(self.take(held + newline + 1)));
             }
             if self.filled > self.line_bytes_max {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("a line is longer than {} bytes", self.line_bytes_max),
-                ));
+                return Err(ReadError::LineTooLong);
             }
         }
         let last = self.take(self.filled);
@@ -141,6 +152,6 @@ mod tests {
     fn a_line_without_end_is_refused() {
         let mut pieces = Pieces::new(io::repeat(b'x'), 10 * READ_BYTES);
         let error = pieces.next().expect_err("no newline comes");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(error, ReadError::LineTooLong));
     }
 }

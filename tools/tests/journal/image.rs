@@ -31,6 +31,7 @@ pub(crate) const PARTITION: TopicPartition = TopicPartition {
 /// A data directory with one journal, filled block by block.
 pub(crate) struct Image {
     dir: TempDir,
+    journal: JournalId,
     segment: u32,
     bytes: Vec<u8>,
     position: u32,
@@ -42,11 +43,17 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn new() -> Self {
+        Self::of(JournalId(0))
+    }
+
+    /// The same with another journal.
+    pub(crate) fn of(journal: JournalId) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::create_dir_all(dir.path().join("journals/000")).expect("directories");
+        fs::create_dir_all(in_journal(dir.path(), journal, "")).expect("directories");
         fs::write(dir.path().join("LOCK"), "").expect("the lock file");
         let mut image = Self {
             dir,
+            journal,
             segment: 0,
             bytes: Vec::new(),
             position: 0,
@@ -64,9 +71,11 @@ impl Image {
     }
 
     pub(crate) fn segment_path(&self, segment: u32) -> PathBuf {
-        self.dir
-            .path()
-            .join(format!("journals/000/{segment:010}.seg"))
+        self.in_journal(&format!("{segment:010}.seg"))
+    }
+
+    fn in_journal(&self, name: &str) -> PathBuf {
+        in_journal(self.path(), self.journal, name)
     }
 
     /// Ends the segment and opens its successor, which records the end.
@@ -83,7 +92,7 @@ impl Image {
     fn open_segment(&mut self, segment: u32, previous: Option<PreviousSegment>) {
         let header = SegmentHeader {
             store_uuid: [9; 16],
-            journal: JournalId(0),
+            journal: self.journal,
             segment: SegmentSeq(segment),
             salt: salt(segment),
             segment_bytes: SEGMENT_BYTES,
@@ -146,30 +155,34 @@ impl Image {
     /// Says that everything written so far is flushed.
     pub(crate) fn ledger(&self) {
         let slot = LedgerSlot {
-            journal: JournalId(0),
+            journal: self.journal,
             sequence: 2,
             flushed: JournalPos::new(SegmentSeq(self.segment), self.position),
             group_seq: self.group,
         };
         let mut file = slot.encode().to_vec();
         file.resize(LEDGER_BYTES, 0);
-        fs::write(self.dir.path().join("journals/000/ledger"), file).expect("the ledger");
+        fs::write(self.in_journal("ledger"), file).expect("the ledger");
     }
 
     /// Writes a checkpoint that lets recovery start at the first block of a segment.
     pub(crate) fn checkpoint(&self, sequence: u64, scan_from: u32) -> PathBuf {
         let checkpoint = ShardCheckpoint {
             store_uuid: [9; 16],
+            journal: self.journal,
             sequence,
             scan_from: JournalPos::new(SegmentSeq(scan_from), BLOCK_BYTES),
             ..ShardCheckpoint::default()
         };
-        let path = self
-            .dir
-            .path()
-            .join(format!("journals/000/checkpoint-{sequence:010}"));
+        let path = self.in_journal(&format!("checkpoint-{sequence:010}"));
         fs::write(&path, checkpoint.encode()).expect("the checkpoint");
         path
+    }
+
+    /// Writes the snapshot of metadata that belongs to a checkpoint.
+    pub(crate) fn snapshot(&self, sequence: u64) {
+        let path = self.in_journal(&format!("metadata-{sequence:010}"));
+        fs::write(path, MetadataState::default().encode()).expect("the snapshot");
     }
 
     /// Writes a metadata snapshot in which [`PARTITION`]'s topic has a name.
@@ -217,6 +230,10 @@ impl Image {
         bytes[usize::try_from(at).expect("segments fit memory")] ^= 1;
         fs::write(path, bytes).expect("the segment");
     }
+}
+
+fn in_journal(store: &Path, journal: JournalId, name: &str) -> PathBuf {
+    store.join(format!("journals/{:03}", journal.0)).join(name)
 }
 
 fn salt(segment: u32) -> u64 {

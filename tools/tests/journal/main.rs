@@ -35,7 +35,10 @@ fn verify(image: &Image) -> (Option<i32>, String) {
 
 /// Three segments of four blocks, the last not sealed; all of it flushed.
 fn good() -> Image {
-    let mut image = Image::new();
+    filled(Image::new())
+}
+
+fn filled(mut image: Image) -> Image {
     for segment in 1..=3 {
         (0..4).for_each(|_| image.block());
         if segment < 3 {

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use catena_core::ids::JournalId;
+
 use crate::image::{BLOCK_BYTES, Image};
-use crate::{BODY_AT, catena, good, verify};
+use crate::{BODY_AT, catena, filled, good, verify};
 
 /// Every file below a directory, but those in quarantine.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -250,6 +252,77 @@ fn a_flipped_bit_of_the_identity_is_flipped_back() {
         "{found}"
     );
     assert_restores(&image, &before);
+}
+
+/// The hint of `verify`.
+fn advice(image: &Image) -> String {
+    let output = catena(&["verify"], image.path());
+    assert_eq!(output.status.code(), Some(5));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn metadata_that_no_broker_starts_without_is_to_be_restored() {
+    let image = filled(Image::of(JournalId::METADATA));
+    image.flip(2, 2 * BLOCK_BYTES + BODY_AT);
+    let before = files(image.path());
+    let dir = image.path().join("journals/999");
+    let words = format!(
+        "the broker does not start without its metadata: restore {} from a copy",
+        dir.display()
+    );
+    let tries: [&[&str]; 3] = [&[], &["--yes"], &["--accept-loss", "--yes"]];
+    for args in tries {
+        let (code, text) = repair(&image, args);
+        assert_eq!(code, Some(5), "{text}");
+        let hint = format!("hint: {words}; --accept-loss does not apply\n");
+        assert!(text.ends_with(&hint), "{text}");
+    }
+    assert!(files(image.path()) == before, "it is no use noting it");
+    let hint = advice(&image);
+    assert!(hint.ends_with(&format!("; {words}\n")), "{hint}");
+
+    // The head of a block of segment 3 can be mended, and that is said, too.
+    image.flip(3, 2 * BLOCK_BYTES + 20);
+    let (_, text) = repair(&image, &[]);
+    let hint = format!("hint: run it again with --yes; what it cannot mend: {words}");
+    assert!(text.contains(&hint), "{text}");
+}
+
+#[test]
+fn metadata_that_a_newer_snapshot_holds_needs_no_restoring() {
+    let image = filled(Image::of(JournalId::METADATA));
+    image.checkpoint(8, 3);
+    image.snapshot(8);
+    image.flip(2, 2 * BLOCK_BYTES + BODY_AT);
+    let (code, text) = repair(&image, &["--yes"]);
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains("; a snapshot of metadata holds"), "{text}");
+    assert!(!text.contains("restore"), "{text}");
+    assert!(!advice(&image).contains("restore"));
+    let (code, text) = repair(&image, &["--accept-loss", "--yes"]);
+    assert_eq!(code, Some(0), "{text}");
+
+    // Without the snapshot its checkpoint is worth nothing.
+    fs::remove_file(image.path().join("journals/999/metadata-0000000008")).expect("it was there");
+    image.flip(1, 2 * BLOCK_BYTES + BODY_AT);
+    assert!(advice(&image).contains("restore"));
+}
+
+#[test]
+fn a_store_whose_identity_is_gone_is_to_be_restored() {
+    let image = good();
+    let path = image.path().join("store.toml");
+    let text = catena_core::sealed_text::seal("format = 1\nnode = 1\n");
+    fs::write(&path, text.replace("node = 1", "node = 8")).expect("the identity");
+    let words = format!(
+        "the broker does not start without its metadata: restore {} from a copy",
+        path.display()
+    );
+    let (code, text) = repair(&image, &["--accept-loss", "--yes"]);
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains(&words), "{text}");
+    assert!(advice(&image).contains(&words));
 }
 
 #[test]

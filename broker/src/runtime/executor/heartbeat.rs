@@ -10,7 +10,8 @@
 //! is armed and the executor sleeps for good (seen once in about 50 runs of a loopback stream on
 //! busy cores). So each beat also arms *backstops* behind itself: timers that wake no task, only
 //! the executor. Invariant: from the first task to the last, a backstop is armed. A thread that
-//! gets no core until all of them have fired is [roused](Progress::rouse) by the watchdog.
+//! gets no core until all of them have fired is [roused](Progress::rouse) by the watchdog, while
+//! its shard serves.
 
 use std::pin::Pin;
 use std::sync::Arc;

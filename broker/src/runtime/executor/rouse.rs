@@ -6,7 +6,7 @@
 //! that gets no core until all of them have fired has one try left, which can fail in the same way.
 //! Nothing on the executor wakes it then. A signal does: it ends the wait of the ring, and the
 //! executor looks again. The thread that starts an executor sends it until the executor says that
-//! it runs, the watchdog as long as a shard stands still.
+//! it runs, the watchdog as long as a shard that serves stands still.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError};

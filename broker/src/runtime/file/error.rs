@@ -55,6 +55,11 @@ pub fn is_failed_flush(error: &io::Error) -> bool {
     context(error).is_some_and(|context| context.operation == FLUSH)
 }
 
+/// The path that the message of an error names, and what the operating system said of it.
+pub fn told_of(error: &io::Error) -> Option<(&Path, &str)> {
+    context(error).map(|context| (context.path.as_path(), context.reason.as_str()))
+}
+
 fn context(error: &io::Error) -> Option<&InContext> {
     error.get_ref()?.downcast_ref()
 }
@@ -70,6 +75,8 @@ mod tests {
         let full = in_context("create", path, &full);
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
         assert!(full.to_string().starts_with("create /data/x: No space"));
+        let (named, reason) = told_of(&full).expect("both were given");
+        assert!(named == path && reason.starts_with("No space"), "{reason}");
         assert!(!is_of_medium(&full) && !is_failed_flush(&full));
 
         let refused = io::Error::from_raw_os_error(libc::EIO);

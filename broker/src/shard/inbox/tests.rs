@@ -77,6 +77,44 @@ fn frames_that_come_one_by_one_lie_in_one_chunk() {
 }
 
 #[test]
+fn a_frame_is_held_once_its_last_byte_is_here() {
+    let listener = listener();
+    run(move || async move {
+        let receiving = receiving(1 << 20);
+        let (mut inbox, mut peer) = inbox(&listener, &receiving).await;
+        let next = frame(&[7; 50]);
+        assert!(!inbox.holds_frame(), "nothing came");
+        let damaged = {
+            let mut bytes = next.clone();
+            bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+            bytes
+        };
+        let parts = [
+            (&next[..0], false),
+            (&next[..PREFIX_BYTES - 1], false),
+            (&next[..PREFIX_BYTES], false),
+            (&next[..next.len() - 1], false),
+            (&next[..], true),
+            (&damaged[..], false),
+        ];
+        for (behind, is_held) in parts {
+            let first = frame(&[1; 100]);
+            let sent = [&first[..], behind].concat();
+            peer.write_all(&sent).expect("sent");
+            inbox.fill_to(sent.len()).await.expect("all of it comes");
+            next_frame(&mut inbox).await;
+            assert_eq!(
+                inbox.holds_frame(),
+                is_held,
+                "{} bytes behind",
+                behind.len()
+            );
+            drop(inbox.take(behind.len()));
+        }
+    });
+}
+
+#[test]
 fn large_frames_of_many_connections_all_arrive_within_the_budget() {
     const LIMIT: usize = 512 << 10;
     const FRAME: usize = 300 << 10;

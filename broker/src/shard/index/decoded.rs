@@ -33,6 +33,10 @@ impl DecodedPages {
 
     /// Keeps a page, and forgets the one that was not asked for the longest.
     pub(super) fn insert(&mut self, place: PagePlace, page: Rc<RunPage>) {
+        if self.get(place).is_some() {
+            // Two look-ups missed it at once.
+            return;
+        }
         self.pages.truncate(INDEX_PAGES_DECODED_MAX - 1);
         self.pages.push_front((place, page));
     }

@@ -69,6 +69,13 @@ pub(crate) async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> 
             Some(request) => request,
             None => connection.read().await?,
         };
+        let is_change = matches!(
+            request.api,
+            Api::CreateTopic | Api::AlterTopic | Api::DeleteTopic
+        );
+        if is_change && shared.lock().drops_changes {
+            return Err(broken("dropped on command"));
+        }
         match request.api {
             Api::Produce => connection.produce(&request).await?,
             Api::Fetch => connection.fetch(&request).await?,

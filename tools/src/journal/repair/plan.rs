@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::super::accepted::{self, Accepted};
 use super::super::examine::Examined;
 use super::super::files::{JournalFiles, StoreFiles};
+use super::super::metadata::Metadata;
 use super::name_of;
 
 /// One change.
@@ -194,10 +195,7 @@ impl Plan {
         };
         let sequences: Vec<u64> = examined.checkpoints.iter().map(|it| it.sequence).collect();
         let one_is_good = sequences.iter().any(|sequence| is_good(*sequence));
-        let is_whole = examined
-            .segments
-            .first()
-            .is_none_or(|first| first.header.previous.is_none());
+        let is_whole = examined.is_whole();
         let metadata_is_damaged =
             journal.id == JournalId::METADATA && examined.corrupt().count() > 0;
         for sequence in sequences.into_iter().filter(|sequence| !is_good(*sequence)) {
@@ -258,8 +256,12 @@ impl Plan {
             !examined.is_correctable(range)
                 && !accepted::is_accepted(&known, range, &examined.segments)
         };
-        let open: Vec<&CorruptRange> = examined.corrupt().filter(is_open).collect();
-        let is_metadata = journal.id == JournalId::METADATA;
+        let metadata = Metadata::of(journal, examined);
+        let is_needed = |range: &CorruptRange| {
+            let metadata = metadata.as_ref();
+            metadata.is_some_and(|metadata| metadata.is_needed(range))
+        };
+        let mut open: Vec<&CorruptRange> = examined.corrupt().filter(is_open).collect();
         for range in &open {
             self.beyond.push(format!(
                 "{} segment {} [{}, {}): {}{}",
@@ -268,14 +270,16 @@ impl Plan {
                 range.start,
                 range.end,
                 range.what,
-                if is_metadata {
-                    "; restore the journal from a copy"
-                } else {
-                    ""
+                match metadata {
+                    None => "",
+                    Some(_) if is_needed(range) => "; restore the journal from a copy",
+                    Some(_) => "; a snapshot of metadata holds what it said",
                 }
             ));
         }
-        if !accept_loss || is_metadata || open.is_empty() {
+        // A broker does not start on it, whether anybody knows of it or not.
+        open.retain(|range| !is_needed(range));
+        if !accept_loss || open.is_empty() {
             return Ok(());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
