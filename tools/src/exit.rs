@@ -12,7 +12,7 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed for a reason not listed here
-  2  wrong usage: unknown option, malformed value, unreadable input file
+  2  wrong usage: unknown option, malformed value, input that cannot be read or sent
   3  not found: topic, partition, or directory
   4  the broker is unavailable or did not answer in time; the same command may work later
   5  stored data is corrupt";
