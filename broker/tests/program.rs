@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn program(args: &[&str]) -> Command {
@@ -229,7 +229,8 @@ fn damaged_metadata_ends_with_3() {
 
 /// A listener that lets sockets of the same user share its port.
 fn sharing_listener() -> TcpListener {
-    let shared = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
+    let shared = socket_with(family, SocketType::STREAM, flags, None).expect("a socket");
     sockopt::set_socket_reuseport(&shared, true).expect("it can be shared");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     bind(&shared, &any).expect("a free port");
@@ -238,7 +239,7 @@ fn sharing_listener() -> TcpListener {
 }
 
 #[test]
-fn a_signal_during_the_start_is_a_clean_stop() {
+fn a_signal_during_the_start_does_not_end_it_at_once() {
     let dir = directory();
     let path = dir.path().to_str().expect("temporary paths are UTF-8");
     // A start waits a while for the end of whoever listens on its port.
@@ -262,7 +263,9 @@ fn a_signal_during_the_start_is_a_clean_stop() {
     }
     starting.signal(Signal::TERM);
     drop(other);
-    assert_eq!(starting.exit_code(), Some(0));
+    // It stops once it has started, unless this test was held up for as long as it waits.
+    let code = starting.exit_code();
+    assert!(matches!(code, Some(0 | 1)), "{code:?}");
 }
 
 #[test]

@@ -182,7 +182,11 @@ impl Image {
     /// Writes the snapshot of metadata that belongs to a checkpoint.
     pub(crate) fn snapshot(&self, sequence: u64) {
         let path = self.in_journal(&format!("metadata-{sequence:010}"));
-        fs::write(path, MetadataState::default().encode()).expect("the snapshot");
+        let mut state = MetadataState::default();
+        state.apply(&Command::InitCluster {
+            cluster_id: [1; 16],
+        });
+        fs::write(path, state.encode()).expect("the snapshot");
     }
 
     /// Writes a metadata snapshot in which [`PARTITION`]'s topic has a name.
