@@ -34,6 +34,7 @@ use crate::runtime::random;
 mod damage;
 mod latch;
 pub mod recovery;
+pub mod reread;
 pub mod segments;
 mod source;
 

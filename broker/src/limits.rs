@@ -243,6 +243,10 @@ pub const CLEANER_EXTENTS_AHEAD: usize = 256;
 /// of each run, and there are fewer runs than this unless they are merged late.
 pub const INDEX_PAGES_DECODED_MAX: usize = 64;
 
+/// Stretches of batches of up to 56 bytes that are kept in memory while lost pages of the index are
+/// built anew. If more may belong there, the pages stay lost.
+pub const INDEX_REBUILD_STRETCHES_MAX: usize = 1 << 18;
+
 /// Producer ids that a shard takes from the control plane at once.
 pub const PRODUCER_IDS_PER_BLOCK: u32 = 1000;
 

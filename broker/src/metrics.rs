@@ -222,7 +222,9 @@ shard_metrics! {
     index_runs: Gauge, "catena_index_runs", Plain,
         "Index runs on disk";
     index_pages_unreadable: Counter, "catena_index_pages_unreadable", Plain,
-        "Index pages that could not be read: the segments they may name are not freed";
+        "Index pages that could not be read at the start";
+    index_pages_rebuilt: Counter, "catena_index_pages_rebuilt", Plain,
+        "Index pages that could not be read and were built anew from the journal";
     live_bytes: Gauge, "catena_live_bytes", Plain,
         "Bytes of record batches that are wanted; the rest of the segments is padding or dead";
     cleaner_bytes: Counter, "catena_cleaner_bytes", Plain,

@@ -7,18 +7,20 @@
 
 mod rot;
 
+use std::io;
 use std::time::Duration;
 
 use catena_protocol::error::ErrorCode;
-use catena_protocol::ids::Durability;
-use catena_protocol::messages::TopicConfig;
+use catena_protocol::ids::{Durability, TopicId};
+use catena_protocol::messages::{FetchRequest, TopicConfig};
 use rustix::io::Errno;
 
 use crate::clients::{Clients, Load};
 use crate::cuts::{Report, judge};
+use crate::filler::FILLER_BYTES;
 use crate::history::Outcome;
 use crate::machine::{Boot, Build, Machine};
-use crate::peer::{Peer, batch};
+use crate::peer::{Peer, batch, interest};
 use crate::powerfs::{Effect, Fault, Loss, Operation};
 use crate::wait::comes_true;
 
@@ -31,6 +33,12 @@ const JOURNAL: &str = "journals/000/";
 const FETCH_WAIT: Duration = Duration::from_millis(10);
 
 const ACKS: u64 = 30;
+
+/// Fillers that leave nothing else in a cache of 8 MiB, which these brokers have.
+const CACHE_FILLERS: usize = 16;
+
+/// Fillers that are more than the space there is left when a disk is full.
+const SPACE_FILLERS: usize = 100;
 
 /// What a broker does wrong whose journal takes writes although one failed.
 pub(crate) const NOT_LATCHED: &str = "health does not say that the journal failed";
@@ -143,6 +151,13 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
         machine.boot()?;
         let acknowledged = clients.until_acknowledged(ACKS).await;
         seen(acknowledged, &machine, "no send is acknowledged")?;
+        // Readers that were behind have read the beginning again by now.
+        let refused = fill(&machine, CACHE_FILLERS)?;
+        seen(
+            refused.is_none(),
+            &machine,
+            "what fills the cache is refused",
+        )?;
     }
     failure.begin(&machine);
     let watched = if failure.latches() {
@@ -177,6 +192,28 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
         anomalies,
         ..Report::default()
     })
+}
+
+/// Writes so many large records to a topic of their own; gives the error that ended it.
+fn fill(machine: &Machine, count: usize) -> Result<Option<ErrorCode>, String> {
+    let mut peer = Peer::try_connect(machine.broker().addr()).map_err(|error| error.to_string())?;
+    let filler = peer.create_topic("filler", 1, TopicConfig::default());
+    let filling = batch(&[&vec![b'f'; FILLER_BYTES]]);
+    let mut acks = (0..count).map(|_| peer.produce(filler, Durability::Durable, &filling).error);
+    Ok(acks.find(|error| *error != ErrorCode::None))
+}
+
+/// Reads a partition from an offset on, over a connection of its own.
+fn read_at(machine: &Machine, topic: TopicId, offset: u64) -> io::Result<()> {
+    let mut peer = Peer::try_connect(machine.broker().addr())?;
+    peer.try_fetch(&FetchRequest {
+        max_wait_ms: u32::try_from(FETCH_WAIT.as_millis()).expect("a short wait"),
+        min_bytes: 1,
+        max_bytes: 4 << 20,
+        add: vec![interest(topic, offset)],
+        ..FetchRequest::default()
+    })?;
+    Ok(())
 }
 
 /// Producers get the error for a failed store, health says it, readers read on.
@@ -226,26 +263,17 @@ async fn watch_recovery(
     let mut times_full = 0;
     match failure {
         Failure::NoSpace => {
-            let mut peer =
-                Peer::try_connect(machine.broker().addr()).map_err(|error| error.to_string())?;
-            let filler = peer.create_topic("filler", 1, TopicConfig::default());
-            let filling = batch(&[&vec![b'f'; 900 << 10]]);
-            for _ in 0..100 {
-                let ack = peer.produce(filler, Durability::Durable, &filling);
-                if ack.error == ErrorCode::StorageFull {
-                    times_full += 1;
-                    break;
-                }
-            }
-            seen(times_full > 0, machine, "no producer is told StorageFull")?;
+            let refused = fill(machine, SPACE_FILLERS)?;
+            let is_full = refused == Some(ErrorCode::StorageFull);
+            seen(is_full, machine, "no producer is told StorageFull")?;
+            times_full += 1;
         }
         Failure::ReadError | Failure::FlippedBit => {
             // From the beginning: that is on the disk only.
-            let mut peer =
-                Peer::try_connect(machine.broker().addr()).map_err(|error| error.to_string())?;
             for offset in 0..ACKS {
-                // Whatever it says: wrong bytes would show in the readers' history.
-                let _ = peer.fetch(clients.target().topic_id, offset, FETCH_WAIT);
+                // Whatever it says, be it nothing, when an answer cannot be brought to its end:
+                // wrong bytes would show in the readers' history.
+                let _ = read_at(machine, clients.target().topic_id, offset);
             }
         }
         Failure::Slow => {

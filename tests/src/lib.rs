@@ -25,6 +25,7 @@ pub mod history;
 pub mod home;
 pub mod hourly;
 pub mod idle;
+pub mod index_pages;
 pub mod load;
 pub mod machine;
 pub mod metrics;

@@ -1,21 +1,19 @@
-//! An index page with more wrong bits than can be corrected: what only it could find is answered as
-//! damaged, nothing wrong is served, and everything else goes on.
+//! An index page with more wrong bits than can be corrected is built anew from the journal. If that
+//! cannot be, what only it could find is answered as damaged, nothing wrong is served, and
+//! everything else goes on.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 use catena_client::{Client, Record, TopicConfig};
-use catena_core::checkpoint::ShardCheckpoint;
-use catena_core::ids::JournalId;
-use catena_core::index::run::{PageEntry, PagePlace};
+use catena_core::block::BLOCK_HEADER_BYTES;
+use catena_core::ids::BlockLocation;
+use catena_core::index::run::PageEntry;
 use catena_protocol::error::ErrorCode;
-use catena_protocol::ids::{Durability, PartitionId, TopicPartition};
+use catena_protocol::ids::{Durability, Offset, PartitionId, TopicPartition};
 use catena_tests::broker::{Broker, Settings};
-use catena_tests::flips::places::JournalBytes;
 use catena_tests::peer::{self, Peer};
-use catena_tests::{programs, reading, wait};
+use catena_tests::{filler, index_pages, programs, reading, wait};
 
 const TOPIC: &str = "kept";
 
@@ -29,37 +27,22 @@ fn small_space() -> Settings {
     }
 }
 
-/// The pages of the index runs that the newest checkpoint names.
-fn pages(broker: &Broker) -> Vec<PageEntry> {
-    let journal = JournalBytes::read(&broker.data_dir(), JournalId(0));
-    let checkpoints = journal.numbered("checkpoint-", "");
-    let (_, _, newest) = checkpoints.last().expect("a checkpoint");
-    let checkpoint = ShardCheckpoint::decode(newest).expect("an intact checkpoint");
-    let runs = checkpoint.runs.into_iter();
-    runs.flat_map(|run| run.pages).collect()
+/// The block of a partition's first record.
+fn first_block(broker: &Broker, tp: TopicPartition) -> BlockLocation {
+    let runs = index_pages::runs(broker);
+    let page = index_pages::read(broker, &runs[0].pages[0]);
+    let first = page.extents(tp, Offset(0)).next();
+    first.expect("the partition is in it").block
 }
 
-/// Flips two bits of a page.
-fn damage(broker: &Broker, page: PagePlace) {
-    let journal = JournalBytes::read(&broker.data_dir(), page.block.journal);
-    let path = journal.segment_file(page.block.segment);
-    let path = broker.data_dir().join(path);
-    let file = File::options().read(true).write(true).open(path);
-    let file = file.expect("the segment is there");
-    let at = u64::from(page.block.offset + page.offset_in_block) + 24;
-    let mut bytes = [0; 2];
-    file.read_exact_at(&mut bytes, at)
-        .expect("the page is there");
-    let flipped = [bytes[0] ^ 0x10, bytes[1] ^ 0x80];
-    file.write_all_at(&flipped, at).expect("it can be written");
-}
-
-/// Reads everything: only the offsets in `lost` are missing, in one piece, and all else is right.
-async fn check(client: &Client, lost: &Range<u64>, end: u64) {
+/// Reads everything: only the offsets in `lost` are missing, each range in one piece, and all else
+/// is right.
+async fn check(client: &Client, lost: &[Range<u64>], end: u64) {
     let (records, damaged) = reading::readable(client, TOPIC, 0).await;
-    assert_eq!(damaged, std::slice::from_ref(lost));
+    assert_eq!(damaged, lost);
     let offsets = records.iter().map(|record| record.offset);
-    let expected = (0..end).filter(|offset| !lost.contains(offset));
+    let is_lost = |offset: &u64| lost.iter().any(|range| range.contains(offset));
+    let expected = (0..end).filter(|offset| !is_lost(offset));
     assert!(offsets.eq(expected), "all others are read");
     for record in &records {
         let value = format!("record {}", record.offset);
@@ -67,9 +50,9 @@ async fn check(client: &Client, lost: &Range<u64>, end: u64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_damaged_page_does_not_name_is_served() {
-    let mut broker = Broker::start_with(small_space());
+/// A store with one partition, of whose index several pages are in runs.
+fn filled(settings: Settings) -> (Broker, TopicPartition) {
+    let mut broker = Broker::start_with(settings);
     let mut peer = Peer::connect(broker.addr());
     let topic = peer.create_topic(TOPIC, 1, TopicConfig::default());
     for number in 0..RECORDS {
@@ -81,33 +64,129 @@ async fn what_a_damaged_page_does_not_name_is_served() {
         );
         assert_eq!(ack.error, ErrorCode::None);
     }
-    drop(peer);
     broker.stop();
+    (broker, TopicPartition::new(topic, PartitionId(0)))
+}
 
-    let tp = TopicPartition::new(topic, PartitionId(0));
-    let pages = pages(&broker);
-    let in_the_middle = |page: &&PageEntry| {
+/// A page of the middle of the partition.
+fn middle_page(broker: &Broker, tp: TopicPartition) -> PageEntry {
+    let in_the_middle = |page: &PageEntry| {
         page.first.0 == tp && page.last.0 == tp && page.first.1.0 > 0 && page.last.1.0 < RECORDS
     };
-    let page = pages.iter().find(in_the_middle).expect("several pages");
+    let runs = index_pages::runs(broker).into_iter();
+    let found = runs.flat_map(|run| run.pages).find(in_the_middle);
+    found.expect("several pages")
+}
+
+/// Writes one more record.
+async fn append(client: &Client, number: u64) {
+    let producer = client.producer().build().await.expect("a producer");
+    let record = Record::to(TOPIC).partition(0);
+    let sent = producer.send_and_wait(record.value(format!("record {number}")));
+    let written = sent.await.expect("an ack");
+    assert_eq!(written.offset, Some(number), "no offset is given out again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_page_is_built_anew() {
+    let (mut broker, tp) = filled(small_space());
+    index_pages::damage(&broker, &middle_page(&broker, tp));
+
+    let mut end = RECORDS;
+    for start in 0..2 {
+        broker.start_again();
+        if start == 0 {
+            wait::until("the page is built anew", || {
+                broker.metric("catena_index_pages_rebuilt_total") == 1
+            });
+        }
+        let client = broker.client().await;
+        check(&client, &[], end).await;
+        append(&client, end).await;
+        end += 1;
+        check(&client, &[], end).await;
+        // A clean end, whose checkpoint names the new page.
+        broker.stop();
+    }
+    let runs = index_pages::runs(&broker);
+    for page in runs.iter().flat_map(|run| &run.pages) {
+        index_pages::read(&broker, page);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_is_damaged_while_the_broker_runs_is_built_anew() {
+    let small_cache = Settings {
+        cache: "8MiB".to_owned(),
+        ..Settings::default()
+    };
+    let (mut broker, tp) = filled(small_cache);
+    // A start writes what it found as a run, and the checkpoint at the end names it.
+    broker.start_again();
+    wait::until("a run is written", || {
+        broker.metric("catena_index_runs") > 0
+    });
+    broker.stop();
+    broker.start_again();
+    let client = broker.client().await;
+    let admin = client.admin();
+    let created = admin.create_topic("filler", 1, TopicConfig::default());
+    created.await.expect("a topic");
+    // More than is cached, the pages among it.
+    filler::produce(&client, "filler", 400).await;
+    let live = || broker.metric("catena_live_bytes");
+    let wanted = broker.metric("catena_produce_bytes_total");
+    wait::until("everything is counted", || live() > wanted);
+    let live_before = live();
+
+    let runs = index_pages::runs(&broker);
+    let of_partition = |page: &&PageEntry| page.first.0 == tp;
+    for page in runs.iter().flat_map(|run| &run.pages).filter(of_partition) {
+        index_pages::damage(&broker, page);
+    }
+    check(&client, &[], RECORDS).await;
+    wait::until("the pages are built anew", || {
+        broker.metric("catena_index_pages_rebuilt_total") > 0
+    });
+    wait::until("the same is wanted", || live() == live_before);
+    broker.stop();
+    broker.start_again();
+    check(&broker.client().await, &[], RECORDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_waits_for_a_page_that_is_built_anew() {
+    let (mut broker, tp) = filled(small_space());
+    index_pages::damage(&broker, &middle_page(&broker, tp));
+    for _ in 0..2 {
+        broker.start_again();
+        // At once: it must not be told that anything is lost.
+        check(&broker.client().await, &[], RECORDS).await;
+        broker.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_neither_a_page_nor_its_blocks_say_is_lost_and_the_rest_is_served() {
+    let (mut broker, tp) = filled(small_space());
+    let page = middle_page(&broker, tp);
     let lost = page.first.1.0..page.last.1.0;
-    damage(&broker, page.place);
+    index_pages::damage(&broker, &page);
+    // In the head of its entry.
+    let entry = u32::try_from(BLOCK_HEADER_BYTES).expect("a small number");
+    index_pages::damage_at(&broker, first_block(&broker, tp), entry);
 
     let mut end = RECORDS;
     for _ in 0..2 {
         broker.start_again();
-        wait::until("the page is noticed", || {
-            broker.metric("catena_index_pages_unreadable_total") > 0
+        wait::until("it is given up", || {
+            broker.log().contains("cannot be built anew")
         });
         let client = broker.client().await;
-        check(&client, &lost, end).await;
-        let producer = client.producer().build().await.expect("a producer");
-        let record = Record::to(TOPIC).partition(0);
-        let sent = producer.send_and_wait(record.value(format!("record {end}")));
-        let written = sent.await.expect("an ack");
-        assert_eq!(written.offset, Some(end), "no offset is given out again");
+        check(&client, &[0..1, lost.clone()], end).await;
+        append(&client, end).await;
         end += 1;
-        check(&client, &lost, end).await;
+        check(&client, &[0..1, lost.clone()], end).await;
         broker.kill();
     }
 

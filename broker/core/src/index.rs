@@ -4,12 +4,18 @@
 //! them an offset is missing only where a range was lost. Neighbours are never merged, so that one
 //! extent always names bytes of exactly one block. Owned by one shard; not shared.
 
+pub mod gaps;
 pub mod merge;
 mod recent;
 pub mod run;
 
-use crate::ids::BlockLocation;
+use std::ops::Range;
+
+use catena_protocol::batch::BATCH_HEADER_BYTES;
 use catena_protocol::ids::{Offset, TopicPartition};
+
+use crate::ids::BlockLocation;
+use crate::layout::to_usize;
 use recent::Recent;
 
 /// A run of batches of one partition inside one block.
@@ -27,6 +33,25 @@ pub struct Extent {
     pub bytes: u32,
     /// The latest record timestamp in it, in milliseconds since 1970.
     pub max_timestamp_ms: i64,
+}
+
+impl Extent {
+    /// Its offsets.
+    pub const fn offsets(&self) -> Range<Offset> {
+        self.base_offset..self.end_offset
+    }
+
+    /// Whether there is a record in it; compaction may leave a batch with none.
+    fn holds_records(&self) -> bool {
+        to_usize(self.bytes) > BATCH_HEADER_BYTES
+    }
+
+    /// Whether `next` goes on where this ends, in offsets and in the block.
+    fn is_followed_by(&self, next: &Self) -> bool {
+        self.block == next.block
+            && self.end_offset == next.base_offset
+            && self.offset_in_block + self.bytes == next.offset_in_block
+    }
 }
 
 /// The extents that are in no index run yet.
@@ -96,6 +121,14 @@ impl MemIndex {
         self.frozen_part()
             .and_then(|frozen| frozen.floor_time(tp, timestamp_ms))
             .or_else(|| self.active.floor_time(tp, timestamp_ms))
+    }
+
+    /// Gives every extent, in no order.
+    pub fn for_each(&self, mut each: impl FnMut(&Extent)) {
+        for part in self.frozen_part().into_iter().chain([&self.active]) {
+            let extents = part.all_of(&part.partitions());
+            extents.iter().flatten().for_each(&mut each);
+        }
     }
 
     /// Memory held, in bytes, counted by capacity.

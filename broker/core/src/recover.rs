@@ -15,7 +15,7 @@ use crate::ids::{BlockLocation, Lsn};
 use crate::index::Extent;
 use crate::layout::{to_u32, to_usize};
 
-pub use moved::{MovedBatch, moved_batches, only_moved};
+pub use moved::{MovedBatch, batches_in, moved_batches, only_moved};
 pub use unknown::{UnknownLoss, presumed_offsets, spared};
 
 /// What a scan of journals found.

@@ -247,6 +247,12 @@ impl JournalScan {
         walk.read_failed();
     }
 
+    /// What was acknowledged and is damaged in the segments that are over, for who does not go on
+    /// to the end.
+    pub fn corrupt(&self) -> &[CorruptRange] {
+        &self.corrupt.0
+    }
+
     fn end_segment(&mut self) {
         let Some(walk) = self.walk.take() else { return };
         let end = walk.finish(&mut self.corrupt);

@@ -11,8 +11,10 @@ use std::rc::Rc;
 use catena_core::block::BlockView;
 use catena_core::entry::EntryView;
 use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
+use catena_core::ledger::LedgerSlot;
 use catena_core::recover::{FrameSummary, ScannedFrames, moved_batches};
 use catena_core::scan::{CorruptRange, JournalScan, ScanInput, ScanOutcome, ScanStep};
+use catena_core::segment::SegmentHeader;
 
 use super::segments::{SealedSegment, segment_of};
 use super::source::{HeaderPage, Source};
@@ -74,26 +76,15 @@ pub async fn scan(
     found: &mut ScannedFrames,
 ) -> io::Result<Scanned> {
     agent.create_dir(dir).await?;
-    let source = Source::open(agent, dir, journal).await?;
-    let ledger = source.ledger().await?;
     let first = start.map_or(SegmentSeq::new(0), |at| at.segment);
-    let mut files = Vec::new();
-    for entry in agent.list(dir).await? {
-        if let Some(segment) = segment_of(&entry.name) {
-            files.push((
-                segment,
-                u32::try_from(entry.bytes).map_err(io::Error::other)?,
-            ));
-        }
-    }
-    let (mut headers, mut unreadable) = (Vec::new(), Vec::new());
-    for file in files.iter().filter(|(segment, _)| *segment >= first) {
-        match source.header(file.0).await? {
-            HeaderPage::Valid(header) => headers.push(header),
-            HeaderPage::Other => {}
-            HeaderPage::Unreadable => unreadable.push(*file),
-        }
-    }
+    let Opened {
+        source,
+        ledger,
+        files,
+        headers,
+        mut unreadable,
+        ..
+    } = open(agent, dir, journal, first).await?;
     let mut scan = JournalScan::new(ScanInput {
         journal,
         segments: headers.clone(),
@@ -116,7 +107,8 @@ pub async fn scan(
             }
         }
     };
-    let (mut outcome, bytes) = run(&mut scan, &source, &mut visit).await?;
+    let (outcome, bytes) = run(&mut scan, &source, |_| true, &mut visit).await?;
+    let mut outcome = outcome.expect("it was not ended before");
     if let Some((at, kind)) = unknown {
         return Err(io::Error::other(format!(
             "{at} holds an entry of kind {kind:?}, which this version does not know and must not \
@@ -173,15 +165,80 @@ fn tail(
     }
 }
 
-async fn run(
+/// The files of a journal.
+pub(super) struct Opened {
+    pub(super) source: Source,
+    /// The newest slot of the flush ledger.
+    pub(super) ledger: Option<LedgerSlot>,
+    /// All segments, with the size of the file.
+    files: Vec<(SegmentSeq, u32)>,
+    /// Of those from the first wanted on, the good headers,
+    pub(super) headers: Vec<SegmentHeader>,
+    /// those whose header the medium refuses,
+    unreadable: Vec<(SegmentSeq, u32)>,
+    /// and those that were never started or whose header is damaged.
+    other: Vec<SegmentSeq>,
+}
+
+impl Opened {
+    /// Whether the header of a segment up to `last` that was started cannot be read.
+    pub(super) fn lacks_headers(&self, last: Option<SegmentSeq>) -> bool {
+        let newest = self.headers.iter().map(|header| header.segment).max();
+        let mut lost = self
+            .unreadable
+            .iter()
+            .map(|(segment, _)| segment)
+            .chain(&self.other);
+        lost.any(|at| Some(*at) < newest && last.is_none_or(|last| *at <= last))
+    }
+}
+
+/// Reads the ledger and the headers of the segments from `first` on.
+pub(super) async fn open(
+    agent: &FileAgent,
+    dir: &Path,
+    journal: JournalId,
+    first: SegmentSeq,
+) -> io::Result<Opened> {
+    let source = Source::open(agent, dir, journal).await?;
+    let mut opened = Opened {
+        ledger: source.ledger().await?,
+        source,
+        files: Vec::new(),
+        headers: Vec::new(),
+        unreadable: Vec::new(),
+        other: Vec::new(),
+    };
+    for entry in agent.list(dir).await? {
+        if let Some(segment) = segment_of(&entry.name) {
+            let bytes = u32::try_from(entry.bytes).map_err(io::Error::other)?;
+            opened.files.push((segment, bytes));
+        }
+    }
+    let wanted = opened.files.iter().filter(|(segment, _)| *segment >= first);
+    for file in wanted {
+        match opened.source.header(file.0).await? {
+            HeaderPage::Valid(header) => opened.headers.push(header),
+            HeaderPage::Other => opened.other.push(file.0),
+            HeaderPage::Unreadable => opened.unreadable.push(*file),
+        }
+    }
+    Ok(opened)
+}
+
+/// Carries a scan out; ends without an outcome once `goes_on` says of the segment to read from that
+/// it does not.
+pub(super) async fn run(
     scan: &mut JournalScan,
     source: &Source,
+    goes_on: impl Fn(SegmentSeq) -> bool,
     visit: &mut dyn FnMut(BlockLocation, &BlockView<'_>),
-) -> io::Result<(ScanOutcome, u64)> {
+) -> io::Result<(Option<ScanOutcome>, u64)> {
     let mut bytes_read = 0;
     loop {
         let (at, bytes) = match scan.next() {
-            ScanStep::Done(outcome) => return Ok((outcome, bytes_read)),
+            ScanStep::Done(outcome) => return Ok((Some(outcome), bytes_read)),
+            ScanStep::Read { segment, .. } if !goes_on(segment) => return Ok((None, bytes_read)),
             ScanStep::Read {
                 segment,
                 offset,

@@ -110,6 +110,11 @@ impl Cleaner {
         self.credit.borrow_mut().spend(bytes);
     }
 
+    /// Lets segments be tried again of which something could not be moved.
+    pub fn forget_stuck(&self) {
+        self.stuck.borrow_mut().clear();
+    }
+
     fn is_idle(&self) -> bool {
         clock::now_us().saturating_sub(self.busy_at_us.get()) >= CLEANER_IDLE_US
     }

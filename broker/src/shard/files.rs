@@ -121,7 +121,12 @@ impl SegmentFiles {
 
     /// The path of a segment.
     pub fn path(&self, journal: JournalId, segment: SegmentSeq) -> PathBuf {
-        segment_path(&journal_dir(&self.journals, journal), segment)
+        segment_path(&self.dir(journal), segment)
+    }
+
+    /// The directory of a journal.
+    pub fn dir(&self, journal: JournalId) -> PathBuf {
+        journal_dir(&self.journals, journal)
     }
 
     /// Whether anyone reads from the segment or means to.

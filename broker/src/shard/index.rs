@@ -29,6 +29,7 @@ use crate::runtime::executor;
 mod decoded;
 mod live;
 mod overlay;
+mod rebuild;
 mod runs;
 mod writing;
 
@@ -38,6 +39,7 @@ pub use writing::RunWriter;
 
 use decoded::DecodedPages;
 use overlay::{Found, Hidden, keep_what_follows, overlay};
+use rebuild::Rebuild;
 
 /// A segment of some journal of the store.
 pub type SegmentKey = (JournalId, SegmentSeq);
@@ -57,6 +59,7 @@ pub struct ShardIndex {
     /// name some that were freed.
     elsewhere: BTreeSet<SegmentKey>,
     decoded: RefCell<DecodedPages>,
+    rebuild: Cell<Rebuild>,
     run_at_bytes: Cell<u64>,
 }
 
@@ -94,7 +97,8 @@ impl Shard {
     /// a later run names. What earlier runs name may have been moved or compacted by its own.
     ///
     /// # Errors
-    /// [`ReadError::Io`], and [`ReadError::Unindexed`] if only a corrupt page could tell.
+    /// [`ReadError::Io`], and [`ReadError::Unindexed`] or [`ReadError::Rebuilding`] if only a corrupt
+    /// page could tell.
     pub async fn extents_from(
         self: &Rc<Self>,
         tp: TopicPartition,
@@ -136,6 +140,9 @@ impl Shard {
         let next = hidden.iter().filter_map(|it| it.next(&extents, offset));
         let next = next.min();
         keep_what_follows(&mut extents, offset);
+        if extents.is_empty() && self.expects_rebuild() {
+            return Err(ReadError::Rebuilding { place, reason });
+        }
         if extents.is_empty() {
             return Err(ReadError::Unindexed {
                 place,
@@ -190,7 +197,12 @@ impl Shard {
                 .collect()
         };
         for place in pages {
-            let page = self.index_page(place).await?;
+            let page = match self.index_page(place).await {
+                Err(ReadError::Corrupt { place, reason }) if self.expects_rebuild() => {
+                    return Err(ReadError::Rebuilding { place, reason });
+                }
+                page => page?,
+            };
             let hit = page
                 .extents(tp, from)
                 .find(|extent| extent.max_timestamp_ms >= timestamp_ms);
@@ -291,11 +303,13 @@ impl Shard {
             journal = journal.get(),
             segment = segment.get(),
             reason,
-            "an index page cannot be read: the segments up to its own are not freed"
+            "an index page cannot be read: it is built anew; until then the segments up to its own \
+             are not freed"
         );
         self.metrics.index_pages_unreadable.add(1);
         let mut live = self.index.live.borrow_mut();
         live.note_unreadable(place.block.segment_key());
+        self.index.rebuild.set(Rebuild::Due);
     }
 
     /// Whether an extent of a run is counted as wanted. Those of a dropped partition are until

@@ -51,6 +51,7 @@ struct Rounds {
 /// Works until the shard stops or its journal fails.
 pub async fn run(shard: Rc<Shard>, taken: Taken, old_segments: Vec<SegmentKey>) {
     if let Err(error) = shard.count_live().await {
+        shard.give_rebuild_up();
         error!(
             shard = shard.id.get(),
             %error,
@@ -71,6 +72,8 @@ pub async fn run(shard: Rc<Shard>, taken: Taken, old_segments: Vec<SegmentKey>) 
             let _ = clock::timeout(REST, shard.maintenance.notified()).await;
         }
     }
+    // Nobody is left to do it.
+    shard.give_rebuild_up();
     if !shard.journal.is_latched() {
         let taken = &mut rounds.taken;
         let last = shard.checkpoint(taken).await;
@@ -83,6 +86,8 @@ impl Rounds {
     /// One round. Each part goes on although another failed: what frees space must not wait for
     /// what needs it. Tells whether to go on at once.
     async fn step(&mut self, shard: &Rc<Shard>) -> bool {
+        // Before anything is freed, moved or merged.
+        shard.rebuild_index_if_due().await;
         // Before any merge, which forgets the extents that are to be discounted.
         shard.discount_dropped().await;
         note(shard, "the index", shard.maintain_index().await);

@@ -85,7 +85,13 @@ async fn at_time(shard: &Rc<Shard>, tp: TopicPartition, at_ms: i64) -> ListOffse
         Ok(None) => found(tp, high_watermark, TIMESTAMP_NONE),
         Err(error) => {
             shard.report_read_error(tp, log_start, &error);
-            refused(tp, (ErrorCode::DataCorrupt, 0))
+            let code = match error {
+                ReadError::Io { .. } | ReadError::Rebuilding { .. } => ErrorCode::Internal,
+                ReadError::Corrupt { .. }
+                | ReadError::Unindexed { .. }
+                | ReadError::Missing { .. } => ErrorCode::DataCorrupt,
+            };
+            refused(tp, (code, 0))
         }
     }
 }

@@ -6,13 +6,14 @@
 //! Invariant: the output holds every live extent that counts once, in order. Sans-IO: the merger
 //! says which page it needs and is given its bytes; any thread.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use catena_protocol::ids::{Offset, TopicPartition};
 use thiserror::Error;
 
 use super::Extent;
-use super::run::{BuiltPage, RunBuilder, RunDirectory, RunKey, RunPage};
+use super::run::{BuiltPage, RunBuilder, RunDirectory, RunKey, RunPage, offsets_between};
 use crate::codec::DecodeError;
 use crate::ids::{JournalId, SegmentSeq};
 use crate::limits::{RUN_MERGE_FAN_IN, RUN_TIER_BYTES_MIN};
@@ -159,9 +160,24 @@ struct Input {
     extent_index: usize,
     /// Key and value at `extent_index`, so that comparing inputs decodes nothing.
     current: Option<(RunKey, Extent)>,
+    /// The bounds of pages that were passed over and may reach to what is merged now, in order.
+    passed: VecDeque<(RunKey, RunKey)>,
 }
 
 impl Input {
+    /// Whether a page that was passed over may name any of these offsets. Keys are asked for in
+    /// order.
+    fn may_have_named(&mut self, tp: TopicPartition, extent: &Extent) -> bool {
+        let at = (tp, extent.base_offset);
+        while self.passed.front().is_some_and(|(_, last)| *last <= at) {
+            self.passed.pop_front();
+        }
+        self.passed.iter().any(|(first, last)| {
+            let named = offsets_between(*first, *last, tp);
+            named.start < extent.end_offset && extent.base_offset < named.end
+        })
+    }
+
     fn needs_page(&self) -> bool {
         self.page.is_none() && self.page_index < self.pages.len()
     }
@@ -227,6 +243,7 @@ impl<F: FnMut(TopicPartition, &Extent) -> bool> RunMerger<F> {
             page: None,
             extent_index: 0,
             current: None,
+            passed: VecDeque::new(),
         };
         let inputs = runs.iter().map(input).collect();
         Self {
@@ -270,9 +287,13 @@ impl<F: FnMut(TopicPartition, &Extent) -> bool> RunMerger<F> {
                 let page = self.inputs[run].page_index;
                 return Ok(ExtentStep::NeedPage { run, page });
             }
-            let Some((tp, extent)) = self.pop_smallest() else {
+            let Some((run, tp, extent)) = self.pop_smallest() else {
                 return Ok(ExtentStep::Done);
             };
+            let mut later = self.inputs[run + 1..].iter_mut();
+            if later.any(|input| input.may_have_named(tp, &extent)) {
+                continue;
+            }
             if let Some((last_tp, last_end)) = self.last
                 && last_tp == tp
                 && extent.base_offset < last_end
@@ -295,14 +316,18 @@ impl<F: FnMut(TopicPartition, &Extent) -> bool> RunMerger<F> {
         }
     }
 
-    /// Goes on without the page that was asked for: its extents are left out. For who counts what
-    /// can be read; a merge must not do this.
+    /// Goes on without the page that was asked for: its extents are left out, and those of older
+    /// inputs over offsets that it may name, for it may say that they were moved or compacted. For
+    /// who counts what can be read, or has found its batches elsewhere; any other merge must not
+    /// do this.
     ///
     /// # Errors
     /// [`MergeError::NotNeeded`].
     pub fn pass_over(&mut self, run: usize) -> Result<(), MergeError> {
         let waiting = self.inputs.get_mut(run).filter(|input| input.needs_page());
-        waiting.ok_or(MergeError::NotNeeded { run })?.page_index += 1;
+        let input = waiting.ok_or(MergeError::NotNeeded { run })?;
+        input.passed.push_back(input.pages[input.page_index]);
+        input.page_index += 1;
         Ok(())
     }
 
@@ -332,13 +357,13 @@ impl<F: FnMut(TopicPartition, &Extent) -> bool> RunMerger<F> {
 
     /// Takes the extent with the smallest key; of equal keys the newest run's, which lets the
     /// older ones be skipped as contained.
-    fn pop_smallest(&mut self) -> Option<(TopicPartition, Extent)> {
+    fn pop_smallest(&mut self) -> Option<(usize, TopicPartition, Extent)> {
         let keys = self.inputs.iter().enumerate().rev();
         let (index, _) = keys
             .filter_map(|(index, input)| Some((index, input.key()?)))
             .min_by_key(|(_, key)| *key)?;
         let input = &mut self.inputs[index];
-        let smallest = input.current.map(|((tp, _), extent)| (tp, extent));
+        let smallest = input.current.map(|((tp, _), extent)| (index, tp, extent));
         input.advance();
         smallest
     }

@@ -7,6 +7,8 @@
 mod coding;
 pub mod directory;
 
+use std::ops::Range;
+
 use catena_protocol::ids::{Offset, TopicPartition};
 
 use super::Extent;
@@ -21,6 +23,21 @@ pub const PAGE_MAGIC: u32 = u32::from_le_bytes(*b"CtIp");
 
 /// A place in the order of a run.
 pub type RunKey = (TopicPartition, Offset);
+
+/// The offsets of a partition that a page may name whose first extent begins at `first` and whose
+/// last one ends at `last`.
+pub fn offsets_between(first: RunKey, last: RunKey, tp: TopicPartition) -> Range<Offset> {
+    if tp < first.0 || tp > last.0 {
+        return Offset(0)..Offset(0);
+    }
+    let from = if first.0 == tp { first.1 } else { Offset(0) };
+    let to = if last.0 == tp {
+        last.1
+    } else {
+        Offset(u64::MAX)
+    };
+    from..to
+}
 
 /// A finished page, ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,16 +6,13 @@
 //! it does not say what became of it later: a trim whose frame was freed is undone. Pure; any
 //! thread.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-
-use catena_protocol::batch::BATCH_HEADER_BYTES;
-use catena_protocol::ids::{Offset, TopicPartition};
+use catena_protocol::ids::TopicPartition;
 
 use super::FrameSummary;
 use crate::entry::{ENTRY_HEADER_BYTES, EntryView};
 use crate::ids::BlockLocation;
 use crate::index::Extent;
+use crate::index::gaps::Gaps;
 use crate::layout::{to_u32, to_usize};
 
 /// A moved batch: its partition, and where it lies.
@@ -23,103 +20,56 @@ pub type MovedBatch = (TopicPartition, Extent);
 
 /// The batches of a relocation record in the block at `block`; none for any other entry.
 pub fn moved_batches(entry: &EntryView<'_>, block: BlockLocation) -> Vec<MovedBatch> {
-    let EntryView::Relocation(record, rows) = entry else {
-        return Vec::new();
+    match entry {
+        EntryView::Relocation(..) => batches_in(entry, block).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// All batches of an entry of the block at `block`, each alone.
+pub fn batches_in(
+    entry: &EntryView<'_>,
+    block: BlockLocation,
+) -> impl Iterator<Item = (TopicPartition, Extent)> {
+    let rows = match entry {
+        EntryView::Batches(frame, rows) => Some((frame.offset_in_block, rows)),
+        EntryView::Relocation(record, rows) => Some((record.offset_in_block, rows)),
+        EntryView::Frame(..) | EntryView::Record(..) | EntryView::Unknown(..) => None,
     };
-    let body = to_usize(record.offset_in_block) + ENTRY_HEADER_BYTES;
-    let batches = rows.iter().flat_map(|row| row.batches());
-    let moved = batches.map(|batch| {
-        let extent = Extent {
-            base_offset: batch.header.base_offset,
-            end_offset: batch.header.next_offset(),
-            block,
-            offset_in_block: to_u32(body + to_usize(batch.offset_in_body)),
-            bytes: batch.header.length,
-            max_timestamp_ms: batch.header.max_timestamp_ms(),
-        };
-        (batch.tp, extent)
-    });
-    moved.collect()
-}
-
-/// Of batches that were moved, in journal order, the newest copies of those that no frame holds:
-/// in order of partition and offset, neighbours in one block joined. One without records is named
-/// for each of its parts that nothing else holds.
-pub fn only_moved(moved: &[MovedBatch], frames: &[FrameSummary]) -> Vec<MovedBatch> {
-    let mut ends: BTreeMap<(TopicPartition, Offset), Offset> = BTreeMap::new();
-    for (tp, extent) in frames.iter().flat_map(|frame| &frame.rows) {
-        ends.insert((*tp, extent.base_offset), extent.end_offset);
-    }
-    let mut found: Vec<MovedBatch> = Vec::new();
-    for (tp, extent) in moved.iter().rev() {
-        let unheld = unheld(&ends, *tp, extent);
-        // A batch with records stands for offsets of one that was produced, and that one is in one
-        // place: what overlaps is a copy. One without may stand for many, of which some are still
-        // where they were; for the others there is nothing else.
-        let is_whole = unheld == [extent.base_offset..extent.end_offset];
-        if !is_whole && extent.bytes > to_u32(BATCH_HEADER_BYTES) {
-            continue;
-        }
-        for part in unheld {
-            ends.insert((*tp, part.start), part.end);
-            let part = Extent {
-                base_offset: part.start,
-                end_offset: part.end,
-                ..*extent
+    rows.into_iter().flat_map(move |(offset_in_block, rows)| {
+        let body = to_usize(offset_in_block) + ENTRY_HEADER_BYTES;
+        let batches = rows.iter().flat_map(|row| row.batches());
+        batches.map(move |batch| {
+            let extent = Extent {
+                base_offset: batch.header.base_offset,
+                end_offset: batch.header.next_offset(),
+                block,
+                offset_in_block: to_u32(body + to_usize(batch.offset_in_body)),
+                bytes: batch.header.length,
+                max_timestamp_ms: batch.header.max_timestamp_ms(),
             };
-            found.push((*tp, part));
-        }
-    }
-    found.sort_by_key(|(tp, extent)| (*tp, extent.base_offset));
-    let mut joined: Vec<MovedBatch> = Vec::with_capacity(found.len());
-    for (tp, extent) in found {
-        match joined.last_mut() {
-            Some((of, last)) if *of == tp && last.is_followed_by(&extent) => {
-                last.end_offset = extent.end_offset;
-                last.bytes += extent.bytes;
-                last.max_timestamp_ms = last.max_timestamp_ms.max(extent.max_timestamp_ms);
-            }
-            _ => joined.push((tp, extent)),
-        }
-    }
-    joined
+            (batch.tp, extent)
+        })
+    })
 }
 
-/// The offsets of an extent that nothing in `ends`, which gives the end of what begins at an
-/// offset, holds.
-fn unheld(
-    ends: &BTreeMap<(TopicPartition, Offset), Offset>,
-    tp: TopicPartition,
-    extent: &Extent,
-) -> Vec<Range<Offset>> {
-    let first = (tp, extent.base_offset);
-    let before = ends.range(..first).next_back();
-    let before = before.filter(|((of, _), _)| *of == tp);
-    let mut at = before.map_or(first.1, |(_, end)| first.1.max(*end));
-    let mut unheld = Vec::new();
-    for ((_, start), end) in ends.range(first..(tp, extent.end_offset)) {
-        if at < *start {
-            unheld.push(at..*start);
-        }
-        at = at.max(*end);
+/// Of batches that were moved, in journal order, the newest copies of those that no frame holds: in
+/// order of partition and offset, neighbours in one block joined.
+pub fn only_moved(moved: &[MovedBatch], frames: &[FrameSummary]) -> Vec<MovedBatch> {
+    let mut gaps = Gaps::default();
+    for (tp, extent) in moved {
+        gaps.open(*tp, extent.offsets());
     }
-    if at < extent.end_offset {
-        unheld.push(at..extent.end_offset);
+    for (tp, extent) in frames.iter().flat_map(|frame| &frame.rows) {
+        gaps.close(*tp, &extent.offsets());
     }
-    unheld
-}
-
-impl Extent {
-    fn is_followed_by(&self, next: &Extent) -> bool {
-        self.block == next.block
-            && self.end_offset == next.base_offset
-            && self.offset_in_block + self.bytes == next.offset_in_block
-    }
+    gaps.fill(moved).wanted
 }
 
 #[cfg(test)]
 mod tests {
-    use catena_protocol::ids::{ChainEpoch, ChainId, PartitionId, TopicId};
+    use catena_protocol::batch::BATCH_HEADER_BYTES;
+    use catena_protocol::ids::{ChainEpoch, ChainId, Offset, PartitionId, TopicId};
 
     use super::*;
     use crate::entry::FrameKind;

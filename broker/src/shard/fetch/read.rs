@@ -40,7 +40,7 @@ pub(super) enum Unreadable {
 impl Unreadable {
     fn new(cause: ReadError, next: Offset) -> Unreadable {
         match cause {
-            ReadError::Io { .. } => Unreadable::Failed(cause),
+            ReadError::Io { .. } | ReadError::Rebuilding { .. } => Unreadable::Failed(cause),
             ReadError::Corrupt { .. } | ReadError::Unindexed { .. } | ReadError::Missing { .. } => {
                 Unreadable::Lost { cause, next }
             }
@@ -172,7 +172,10 @@ async fn read_damaged(
 ) -> Option<(CachedBytes, Rc<OpenSegment>)> {
     match cause {
         ReadError::Corrupt { .. } => shard.reader.block_with_good_heads(place).await.ok(),
-        ReadError::Io { .. } | ReadError::Unindexed { .. } | ReadError::Missing { .. } => None,
+        ReadError::Io { .. }
+        | ReadError::Rebuilding { .. }
+        | ReadError::Unindexed { .. }
+        | ReadError::Missing { .. } => None,
     }
 }
 

@@ -64,6 +64,11 @@ impl LiveCount {
         *last = page_in.1.max(*last);
     }
 
+    /// Whether a page could not be counted.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     /// Notes that everything found at start has been counted.
     pub fn complete(&mut self) {
         self.is_complete = true;

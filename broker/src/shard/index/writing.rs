@@ -19,6 +19,7 @@ use crate::journal::JournalError;
 use crate::limits::INDEX_PAGES_IN_FLIGHT;
 use crate::runtime::executor;
 use crate::shard::Shard;
+use crate::shard::reader::ReadError;
 
 /// A page is the body of its record, behind the entry's header.
 const ENTRY_HEADER_BYTES_U32: u32 = 48;
@@ -93,10 +94,20 @@ impl Shard {
                 Ok(MergeStep::Page(page)) => writer.push(page).await?,
                 Ok(MergeStep::NeedPage { run, page }) => {
                     let place = self.index.runs.borrow()[plan.start + run].pages[page].place;
-                    let supplied = match self.page_bytes(place).await {
-                        Ok(bytes) => merger.supply(run, &bytes).map_err(|e| e.to_string()),
-                        Err(error) => Err(error.to_string()),
+                    let (is_lost, supplied) = match self.page_bytes(place).await {
+                        Ok(bytes) => {
+                            let supplied = merger.supply(run, &bytes);
+                            (supplied.is_err(), supplied.map_err(|e| e.to_string()))
+                        }
+                        Err(error) => {
+                            let is_lost = matches!(error, ReadError::Corrupt { .. });
+                            (is_lost, Err(error.to_string()))
+                        }
                     };
+                    if is_lost {
+                        // When it is built anew, all runs become one.
+                        self.expects_rebuild();
+                    }
                     if let Err(reason) = supplied {
                         return Ok(Err(reason));
                     }

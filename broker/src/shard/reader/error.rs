@@ -36,6 +36,14 @@ pub enum ReadError {
         /// such.
         next: Option<Offset>,
     },
+    /// The page of the index that would name the block is corrupt, and is being built anew.
+    #[error("{place}, with a page of the index, is corrupt, and the page is built anew: {reason}")]
+    Rebuilding {
+        /// Where the page is.
+        place: BlockLocation,
+        /// What does not fit.
+        reason: String,
+    },
     /// No block holds these offsets.
     #[error("offsets {from} to {next} are lost")]
     Missing {

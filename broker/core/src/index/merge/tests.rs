@@ -221,3 +221,33 @@ fn a_page_that_is_passed_over_leaves_out_its_extents_only() {
     }
     assert_eq!(found, one_extent(10, 20));
 }
+
+#[test]
+fn a_page_that_is_passed_over_hides_what_older_runs_name_over_its_offsets() {
+    let extents = |bounds: &[(u64, u64)]| -> Extents {
+        let named = bounds.iter();
+        named
+            .flat_map(|(base, end)| one_extent(*base, *end))
+            .collect()
+    };
+    let runs = [
+        build_run(&extents(&[(0, 10), (10, 20), (20, 30), (30, 40)])),
+        build_run(&extents(&[(10, 20), (25, 30)])),
+        build_run(&extents(&[(20, 25), (40, 50)])),
+    ];
+    let directories: Vec<&RunDirectory> = runs.iter().map(|(directory, _)| directory).collect();
+    let mut merger = RunMerger::new(&directories, |_, _| true);
+    let mut found = Vec::new();
+    loop {
+        match merger.poll_extent().expect("nothing overlaps") {
+            ExtentStep::NeedPage { run: 1, .. } => merger.pass_over(1).expect("it is needed"),
+            ExtentStep::NeedPage { run, page } => {
+                merger.supply(run, &runs[run].1[page]).expect("the page");
+            }
+            ExtentStep::Extent(tp, extent) => found.push((tp, extent)),
+            ExtentStep::Done => break,
+        }
+    }
+    // The page may name anything from 10 to 30, and only the newer run is believed there.
+    assert_eq!(found, extents(&[(0, 10), (20, 25), (30, 40), (40, 50)]));
+}

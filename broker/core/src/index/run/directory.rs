@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use catena_protocol::ids::{Offset, TopicPartition};
 
-use super::RunKey;
+use super::{RunKey, offsets_between};
 use crate::codec::{self, DecodeError, Put, Reader, malformed};
 use crate::ids::{BlockLocation, JournalId, SegmentSeq};
 
@@ -48,6 +48,13 @@ pub struct PageEntry {
     pub max_timestamp_ms: i64,
     /// Where it lies.
     pub place: PagePlace,
+}
+
+impl PageEntry {
+    /// The offsets of a partition that the page may name.
+    pub fn offsets_of(&self, tp: TopicPartition) -> Range<Offset> {
+        offsets_between(self.first, self.last, tp)
+    }
 }
 
 /// All pages of a run, in order.
