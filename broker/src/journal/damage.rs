@@ -13,7 +13,7 @@ use catena_core::ids::{BlockLocation, JournalId, JournalPos, SegmentSeq};
 use catena_core::ledger::LedgerSlot;
 use catena_core::limits::GROUP_BYTES_MAX;
 use catena_core::one_bit::{self, FlippedBit};
-use catena_core::recover::{FrameSummary, ScannedFrames, UnknownLoss};
+use catena_core::recover::UnknownLoss;
 use catena_core::scan::{CorruptRange, Damage, ScanOutcome};
 use catena_core::segment::SegmentHeader;
 use tracing::{info, warn};
@@ -77,14 +77,14 @@ pub(super) async fn behind_the_end(
     Ok(lost)
 }
 
-/// Adds to `found` what can be known of a damaged range of a journal, and notes what cannot.
-/// `header` is that of the range's segment.
+/// Visits the blocks of a damaged range of a journal that are known again, and gives the parts of
+/// which nothing is. `header` is that of the range's segment.
 pub(super) async fn examine(
     source: &Source,
     header: Option<&SegmentHeader>,
     range: &CorruptRange,
-    found: &mut ScannedFrames,
-) -> io::Result<()> {
+    visit: &mut dyn FnMut(BlockLocation, &BlockView<'_>),
+) -> io::Result<Vec<UnknownLoss>> {
     let at = JournalPos::new(range.segment, range.start);
     let bytes = range.end.saturating_sub(range.start);
     let unknown = UnknownLoss {
@@ -95,40 +95,36 @@ pub(super) async fn examine(
     let bytes = usize::try_from(bytes).expect("u32 fits usize");
     match (&range.what, header) {
         // The heads of its block are good and were visited.
-        (Damage::Body(_), _) => {}
+        (Damage::Body(_), _) => Ok(Vec::new()),
         (Damage::Head(_), Some(header)) if bytes <= GROUP_BYTES_MAX => {
             match source.read_range(at, bytes).await? {
-                Some(held) => correct(held, unknown, header, found),
-                None => found.unknown.push(unknown),
+                Some(held) => Ok(correct(held, unknown, header, visit)),
+                None => Ok(vec![unknown]),
             }
         }
-        _ => found.unknown.push(unknown),
+        _ => Ok(vec![unknown]),
     }
-    Ok(())
 }
 
 fn correct(
     mut held: Vec<u8>,
     range: UnknownLoss,
     header: &SegmentHeader,
-    found: &mut ScannedFrames,
-) {
+    visit: &mut dyn FnMut(BlockLocation, &BlockView<'_>),
+) -> Vec<UnknownLoss> {
     let UnknownLoss { journal, at, .. } = range;
     let place = (journal, at.segment, at.offset);
     let mut visit = |place: BlockLocation, view: &BlockView<'_>, flip: FlippedBit| {
         report_corrected(place, view, flip);
-        let frames = view.entries();
-        let frames = frames.filter_map(|entry| FrameSummary::from_entry(&entry, place));
-        found.frames.extend(frames);
+        visit(place, view);
     };
     let unknown = one_bit::visit_corrected(&mut held, header.salt, place, &mut visit);
-    found
-        .unknown
-        .extend(unknown.into_iter().map(|part| UnknownLoss {
-            journal,
-            at: JournalPos::new(at.segment, part.start),
-            bytes: u64::from(part.end - part.start),
-        }));
+    let unknown = unknown.into_iter().map(|part| UnknownLoss {
+        journal,
+        at: JournalPos::new(at.segment, part.start),
+        bytes: u64::from(part.end - part.start),
+    });
+    unknown.collect()
 }
 
 /// Says what a block holds that is known again and not served.

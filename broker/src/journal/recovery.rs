@@ -83,7 +83,6 @@ pub async fn scan(
         files,
         headers,
         mut unreadable,
-        ..
     } = open(agent, dir, journal, first).await?;
     let mut scan = JournalScan::new(ScanInput {
         journal,
@@ -120,11 +119,15 @@ pub async fn scan(
         .corrupt
         .extend(damage::behind_the_end(&source, &unreadable).await?);
     damage::report(journal, &outcome);
+    let mut visit = |at: BlockLocation, view: &BlockView<'_>| {
+        let entries = view.entries();
+        let frames = entries.filter_map(|entry| FrameSummary::from_entry(&entry, at));
+        found.frames.extend(frames);
+    };
     for range in &outcome.corrupt {
-        let header = headers
-            .iter()
-            .find(|header| header.segment == range.segment);
-        damage::examine(&source, header, range, found).await?;
+        let header = header_of(&headers, range);
+        let unknown = damage::examine(&source, header, range, &mut visit).await?;
+        found.unknown.extend(unknown);
     }
     Ok(Scanned {
         tail: tail(&outcome, &files, &unreadable),
@@ -174,23 +177,18 @@ pub(super) struct Opened {
     files: Vec<(SegmentSeq, u32)>,
     /// Of those from the first wanted on, the good headers,
     pub(super) headers: Vec<SegmentHeader>,
-    /// those whose header the medium refuses,
+    /// and those whose header the medium refuses.
     unreadable: Vec<(SegmentSeq, u32)>,
-    /// and those that were never started or whose header is damaged.
-    other: Vec<SegmentSeq>,
 }
 
-impl Opened {
-    /// Whether the header of a segment up to `last` that was started cannot be read.
-    pub(super) fn lacks_headers(&self, last: Option<SegmentSeq>) -> bool {
-        let newest = self.headers.iter().map(|header| header.segment).max();
-        let mut lost = self
-            .unreadable
-            .iter()
-            .map(|(segment, _)| segment)
-            .chain(&self.other);
-        lost.any(|at| Some(*at) < newest && last.is_none_or(|last| *at <= last))
-    }
+/// The header of a range's segment.
+pub(super) fn header_of<'a>(
+    headers: &'a [SegmentHeader],
+    range: &CorruptRange,
+) -> Option<&'a SegmentHeader> {
+    headers
+        .iter()
+        .find(|header| header.segment == range.segment)
 }
 
 /// Reads the ledger and the headers of the segments from `first` on.
@@ -207,7 +205,6 @@ pub(super) async fn open(
         files: Vec::new(),
         headers: Vec::new(),
         unreadable: Vec::new(),
-        other: Vec::new(),
     };
     for entry in agent.list(dir).await? {
         if let Some(segment) = segment_of(&entry.name) {
@@ -219,7 +216,7 @@ pub(super) async fn open(
     for file in wanted {
         match opened.source.header(file.0).await? {
             HeaderPage::Valid(header) => opened.headers.push(header),
-            HeaderPage::Other => opened.other.push(file.0),
+            HeaderPage::Other => {}
             HeaderPage::Unreadable => opened.unreadable.push(*file),
         }
     }

@@ -9,10 +9,9 @@ use std::path::Path;
 
 use catena_core::block::BlockView;
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
-use catena_core::limits::SCAN_CORRUPT_RANGES_MAX;
-use catena_core::scan::{CorruptRange, Damage, JournalScan, ScanInput};
+use catena_core::scan::{JournalScan, ScanInput};
 
-use super::recovery;
+use super::{damage, recovery};
 use crate::runtime::file::FileAgent;
 
 /// Which segments to read.
@@ -25,16 +24,9 @@ pub struct Wanted<'a> {
     pub last: Option<SegmentSeq>,
 }
 
-/// What of it cannot be read.
-#[derive(Debug, Default)]
-pub struct Unread {
-    /// Whether the header of a segment is among it, or more than can be told one by one.
-    pub is_unclear: bool,
-    /// Blocks whose heads are damaged.
-    pub blocks: Vec<CorruptRange>,
-}
-
-/// Visits the blocks that count, in journal order, until `stops` says so.
+/// Visits the blocks that count, in journal order, until `stops` says so; then, with `true`, those
+/// that are damaged and whose heads one flipped bit explains: they cannot be served, but once they
+/// are repaired they can.
 ///
 /// # Errors
 /// Those of the file system, and of a disk that is away.
@@ -42,8 +34,8 @@ pub async fn visit(
     agent: &FileAgent,
     wanted: &Wanted<'_>,
     stops: impl Fn() -> bool,
-    visit: &mut dyn FnMut(BlockLocation, &BlockView<'_>),
-) -> io::Result<Unread> {
+    mut visit: impl FnMut(BlockLocation, &BlockView<'_>, bool),
+) -> io::Result<()> {
     let last = wanted.last;
     // Every header, also behind the last: each says where the segment before it ends.
     let first = SegmentSeq::new(0);
@@ -55,14 +47,15 @@ pub async fn visit(
         start: None,
     });
     let goes_on = |segment| last.is_none_or(|last| segment <= last) && !stops();
-    recovery::run(&mut scan, &opened.source, goes_on, visit).await?;
-    let is_of_heads = |range: &&CorruptRange| match range.what {
-        Damage::Head(_) | Damage::Read => true,
-        // A segment without a header was freed, or is told by itself.
-        Damage::Body(_) | Damage::SegmentMissing { .. } => false,
-    };
-    Ok(Unread {
-        is_unclear: opened.lacks_headers(last) || scan.corrupt().len() >= SCAN_CORRUPT_RANGES_MAX,
-        blocks: scan.corrupt().iter().filter(is_of_heads).cloned().collect(),
-    })
+    let mut good = |at: BlockLocation, view: &BlockView<'_>| visit(at, view, false);
+    recovery::run(&mut scan, &opened.source, goes_on, &mut good).await?;
+    let mut corrected = |at: BlockLocation, view: &BlockView<'_>| visit(at, view, true);
+    for range in scan.corrupt() {
+        if stops() {
+            break;
+        }
+        let header = recovery::header_of(&opened.headers, range);
+        damage::examine(&opened.source, header, range, &mut corrected).await?;
+    }
+    Ok(())
 }

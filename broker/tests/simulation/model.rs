@@ -80,6 +80,8 @@ struct Partition {
     /// What is known to be at an offset, by ack or by read.
     known: BTreeMap<u64, Value>,
     places: BTreeMap<Value, u64>,
+    /// First places of what was written again although it was there.
+    written_again: BTreeSet<u64>,
     acknowledged: BTreeSet<u64>,
     /// Acknowledged as written, at an offset that is not known.
     somewhere: BTreeSet<Value>,
@@ -225,10 +227,16 @@ impl Model {
     }
 
     fn note(&mut self, tp: TopicPartition, offset: u64, value: Value, how: &str) {
+        let is_damaged = self.tolerance.damage;
         let partition = self.partition(tp);
         let known = *partition.known.entry(offset).or_insert(value);
         assert_eq!(known, value, "two values: {tp} offset {offset}, {how}");
-        let place = *partition.places.entry(value).or_insert(offset);
+        let place = partition.places.insert(value, offset).unwrap_or(offset);
+        if place != offset && is_damaged {
+            // Its first place must turn out to be lost, and with it that it was written.
+            partition.written_again.insert(place);
+            return;
+        }
         assert_eq!(place, offset, "duplicate: {value:?} in {tp}, {how}");
     }
 
@@ -325,8 +333,15 @@ impl Model {
                 "lost: {value:?} was acknowledged as written before, and is not in {tp}"
             );
         }
+        for place in &partition.written_again {
+            assert!(
+                *place < log_start || partition.is_reported(*place),
+                "duplicate: what {tp} holds at offset {place} is there again"
+            );
+        }
         let mut last: BTreeMap<u32, u32> = BTreeMap::new();
-        for (offset, value) in &partition.known {
+        let counts = |(offset, _): &(&u64, &Value)| !partition.written_again.contains(*offset);
+        for (offset, value) in partition.known.iter().filter(counts) {
             let before = last.insert(value.sender, value.number);
             assert!(
                 before.is_none_or(|before| before < value.number),

@@ -6,8 +6,8 @@
 //! out of use. Until then readers of what only such a page can name are told to try again, and no
 //! segment is freed.
 //!
-//! Given up until the next start if a block that may hold such batches cannot be read either: what
-//! is named by nothing is not kept, and there `catena journal repair` may still help.
+//! Batches in blocks that cannot be read either are lost, and their segment is freed with the rest
+//! of it; but those are named again that a repair of the block can bring back.
 //!
 //! Invariants: which pages are lost is decided once, and every pass leaves out exactly those; the
 //! runs and the count change in one step, when the new run is durable. Runs on the shard's
@@ -25,14 +25,13 @@ use catena_core::index::gaps::{Gaps, join};
 use catena_core::index::merge::{ExtentStep, MergeError, RunMerger};
 use catena_core::index::run::{PageEntry, RunDirectory, RunPage};
 use catena_core::recover::{MovedBatch, batches_in};
-use catena_core::scan::CorruptRange;
 use catena_protocol::batch::split;
 use catena_protocol::ids::{Offset, TopicPartition};
 use tracing::{info, warn};
 
 use super::{LiveCount, RunWriter};
 use crate::journal::JournalError;
-use crate::journal::reread::{self, Unread, Wanted};
+use crate::journal::reread::{self, Wanted};
 use crate::limits::INDEX_REBUILD_STRETCHES_MAX;
 use crate::runtime::executor;
 use crate::shard::Shard;
@@ -53,13 +52,6 @@ pub(super) enum Rebuild {
 /// Why it is not done.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("a segment's header cannot be read, or too much else, in journal {0}")]
-    Unclear(JournalId),
-    #[error("segment {} of journal {journal} is damaged at {}", at.segment, at.start)]
-    Block {
-        journal: JournalId,
-        at: CorruptRange,
-    },
     #[error("more than {INDEX_REBUILD_STRETCHES_MAX} stretches of batches may belong there")]
     TooMuch,
     #[error(transparent)]
@@ -275,7 +267,7 @@ impl Shard {
         let others = journals
             .into_iter()
             .map(|(journal, last)| (journal, Some(last)));
-        let mut found = Vec::new();
+        let (mut damaged, mut found) = (Vec::new(), Vec::new());
         for (journal, last) in others.chain([(own, last)]) {
             let dir = self.reader.files().dir(journal);
             let wanted = Wanted {
@@ -284,24 +276,26 @@ impl Shard {
                 last,
             };
             let is_full = Cell::new(false);
-            let mut visit = |at: BlockLocation, view: &BlockView<'_>| {
+            let visit = |at: BlockLocation, view: &BlockView<'_>, is_damaged: bool| {
+                let to = if is_damaged { &mut damaged } else { &mut found };
                 for entry in view.entries() {
                     let stretches = join(batches_in(&entry, at).collect());
-                    found.extend(stretches.into_iter().filter(|(tp, extent)| {
+                    to.extend(stretches.into_iter().filter(|(tp, extent)| {
                         gaps.overlap(*tp, &extent.offsets()) && self.counts(*tp, extent)
                     }));
                 }
-                is_full.set(found.len() > INDEX_REBUILD_STRETCHES_MAX);
+                is_full.set(damaged.len() + found.len() > INDEX_REBUILD_STRETCHES_MAX);
             };
             let stops = || self.is_stopping() || is_full.get();
-            let unread = reread::visit(&self.agent, &wanted, stops, &mut visit).await?;
+            reread::visit(&self.agent, &wanted, stops, visit).await?;
             self.go_on().await?;
             if is_full.get() {
                 return Err(Refusal::TooMuch);
             }
-            check_readable(journal, unread, runs)?;
         }
-        Ok(found)
+        // The intact copies, wherever they are, before those that are not.
+        damaged.append(&mut found);
+        Ok(damaged)
     }
 
     /// Of what was found, what belongs in the gaps.
@@ -408,28 +402,4 @@ impl Shard {
         *self.index.live.borrow_mut() = live;
         Ok(())
     }
-}
-
-/// Refuses damage in which batches may lie that the pages named. The blocks of the pages themselves
-/// are damaged, of course.
-fn check_readable(journal: JournalId, unread: Unread, runs: &Runs) -> Result<(), Refusal> {
-    if unread.is_unclear {
-        return Err(Refusal::Unclear(journal));
-    }
-    let blocks = runs.lost_pages().map(|page| page.place.block);
-    let blocks: Vec<BlockLocation> = blocks.filter(|block| block.journal == journal).collect();
-    for range in unread.blocks {
-        let mut at = range.start;
-        while at < range.end {
-            let holds = |block: &&BlockLocation| {
-                let bytes = block.offset..block.offset + block.bytes;
-                block.segment == range.segment && bytes.contains(&at)
-            };
-            let Some(block) = blocks.iter().find(holds) else {
-                return Err(Refusal::Block { journal, at: range });
-            };
-            at = block.offset + block.bytes;
-        }
-    }
-    Ok(())
 }
