@@ -97,8 +97,8 @@ impl Shard {
     /// a later run names. What earlier runs name may have been moved or compacted by its own.
     ///
     /// # Errors
-    /// [`ReadError::Io`], and [`ReadError::Unindexed`] or [`ReadError::Rebuilding`] if only a corrupt
-    /// page could tell.
+    /// [`ReadError::Io`], and [`ReadError::Unindexed`] or [`ReadError::Rebuilding`] if only a
+    /// corrupt page could tell.
     pub async fn extents_from(
         self: &Rc<Self>,
         tp: TopicPartition,
