@@ -1,18 +1,19 @@
 //! The command line.
 
 mod load;
-mod values;
+pub(crate) mod values;
 
 use clap::{Parser, Subcommand};
 
 use crate::ceiling::CeilingArgs;
+use crate::compare::CompareArgs;
 
 pub(crate) use load::{
-    Acks, Codec, ConsumeArgs, E2eArgs, KeyMode, Pace, ProduceArgs, RunArgs, ShapeArgs, StartAt,
-    TargetArgs,
+    Acks, Codec, ConsumeArgs, E2eArgs, KeyMode, ProduceArgs, RunArgs, StartAt, SystemName,
+    TargetArgs, WARMUP, WorkloadArgs,
 };
 
-/// Load generator for Catena: open loop, latency from the intended send time.
+/// Load generator for message brokers: open loop, latency from the intended send time.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "catena-bench", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -29,6 +30,10 @@ pub(crate) enum Command {
     Consume(ConsumeArgs),
     /// Produce and consume at once; latency from the intended send to the receipt.
     E2e(E2eArgs),
+    /// Put the load that a file describes on a broker.
+    Workload(WorkloadArgs),
+    /// Run the same workloads on several systems, in turns, and compare.
+    Compare(CompareArgs),
     /// Measure what this machine's disk and loopback can do, without the broker.
     Ceiling(CeilingArgs),
 }
@@ -83,8 +88,8 @@ mod tests {
         else {
             panic!("a well-formed command")
         };
-        assert_eq!(args.run.duration.as_millis(), 1500);
-        assert_eq!(args.run.warmup, Some(std::time::Duration::from_secs(2)));
+        assert_eq!(args.time.duration.as_millis(), 1500);
+        assert_eq!(args.time.warmup, Some(std::time::Duration::from_secs(2)));
     }
 
     #[test]

@@ -67,10 +67,22 @@ impl CeilingArgs {
 pub(crate) fn run(args: &CeilingArgs, command: String) -> Result<()> {
     let file = TestFile::create(&args.dir, args.bytes)
         .with_context(|| format!("cannot make a test file in {}", args.dir.display()))?;
-    let mut measurements: Vec<Measurement> = probes(args.first_fill)
-        .into_iter()
-        .map(Measurement::new)
-        .collect();
+    let report = measure_all(args, &probes(args.first_fill), &file, command)?;
+    print!("{}", report.render());
+    if let Some(path) = &args.json {
+        crate::report::write_json(path, &report)?;
+    }
+    Ok(())
+}
+
+/// Measures `probes` over `file`, in turns.
+pub(crate) fn measure_all(
+    args: &CeilingArgs,
+    probes: &[Probe],
+    file: &TestFile,
+    command: String,
+) -> Result<CeilingReport> {
+    let mut measurements: Vec<_> = probes.iter().copied().map(Measurement::new).collect();
     let progress = Progress::new();
     for run in 1..=args.runs {
         for measurement in &mut measurements {
@@ -80,19 +92,15 @@ pub(crate) fn run(args: &CeilingArgs, command: String) -> Result<()> {
                 args.runs,
                 probe.title()
             ));
-            let figures = measure(probe, args, &file)
+            let figures = measure(probe, args, file)
                 .with_context(|| format!("the measurement {:?} failed", probe.title()))?;
             measurement.runs.push(figures);
         }
     }
     drop(progress);
     let machine = Machine::describe(Some(&args.dir));
-    let report = CeilingReport::new(command, machine, file.bytes(), measurements);
-    print!("{}", report.render());
-    if let Some(path) = &args.json {
-        crate::report::write_json(path, &report)?;
-    }
-    Ok(())
+    let bytes = file.bytes();
+    Ok(CeilingReport::new(command, machine, bytes, measurements))
 }
 
 /// All measurements, in the order in which each round runs them.

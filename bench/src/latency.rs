@@ -6,7 +6,7 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
+use crate::limits::{CURVE_STEPS, LATENCY_DIGITS, LATENCY_NS_MAX, LATENCY_NS_MIN};
 use crate::rate::micros;
 
 /// A histogram of latencies in nanoseconds with fixed bounds (it never grows).
@@ -44,6 +44,18 @@ impl Latencies {
         self.saturated += other.saturated;
     }
 
+    /// The whole distribution, the finer the closer to its end; empty if nothing was recorded.
+    pub(crate) fn curve(&self) -> Vec<Percentile> {
+        let point = |ns: u64, quantile| Percentile {
+            quantile,
+            us: micros(ns),
+        };
+        self.histogram
+            .iter_quantiles(CURVE_STEPS)
+            .map(|value| point(value.value_iterated_to(), value.quantile_iterated_to()))
+            .collect()
+    }
+
     /// The figures of the report.
     pub(crate) fn summary(&self) -> LatencySummary {
         let at = |quantile: f64| micros(self.histogram.value_at_quantile(quantile));
@@ -59,6 +71,14 @@ impl Latencies {
             saturated: self.saturated,
         }
     }
+}
+
+/// A point of a latency curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Percentile {
+    /// Share of the operations that took at most `us`, between 0 and 1.
+    pub(crate) quantile: f64,
+    pub(crate) us: f64,
 }
 
 /// Percentiles in microseconds.
@@ -97,6 +117,20 @@ mod tests {
         assert!(near(summary.p50_us, 500_000.0), "{}", summary.p50_us);
         assert!(near(summary.p99_us, 990_000.0), "{}", summary.p99_us);
         assert!(near(summary.max_us, 1_000_000.0), "{}", summary.max_us);
+    }
+
+    #[test]
+    fn a_curve_rises_to_the_longest_latency() {
+        let mut latencies = Latencies::new();
+        assert_eq!(latencies.curve(), []);
+        for value in 1..=10_000_u64 {
+            latencies.record(value * 1_000, 1);
+        }
+        let curve = latencies.curve();
+        let rises = |pair: &[Percentile]| pair[0].us <= pair[1].us;
+        assert!(curve.windows(2).all(rises));
+        let last = curve.last().expect("it has points");
+        assert!((last.quantile - 1.0).abs() < 1e-9 && near(last.us, 10_000.0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Every bound of the load generator, in one place.
 
+use std::time::Duration;
+
 /// Shortest latency told apart, in nanoseconds: below the timer calls' own cost.
 pub(crate) const LATENCY_NS_MIN: u64 = 1_000;
 
@@ -39,6 +41,9 @@ pub(crate) const BATCHES_PER_TURN_MAX: u32 = 64;
 
 /// How often a consumer looks, after the window, whether everything has arrived, in nanoseconds.
 pub(crate) const DELIVERY_CHECK_NS: u64 = 5_000_000;
+
+/// How long nothing new must have come when all is there, before it counts as all, in nanoseconds.
+pub(crate) const QUIET_NS: u64 = 100_000_000;
 
 /// Lanes of a producer that writes to many partitions: the chains of the default class, which
 /// partitions are dealt to in turn.
@@ -82,8 +87,73 @@ pub(crate) const START_DELAY_NS: u64 = 5_000_000;
 /// How often the line of progress changes, in milliseconds.
 pub(crate) const METER_MS: u64 = 250;
 
-/// Numbered records of one load thread in an end-to-end run: at one bit each, 512 MiB.
+/// Numbered records of one producer in an end-to-end run: at one bit each, 512 MiB.
 pub(crate) const NUMBERS_MAX: u64 = 1 << 32;
+
+/// Bytes of the stamp of a record that is to be received; the least such a record can be long.
+pub(crate) const STAMP_BYTES: usize = 28;
+
+/// How long it may take to read everything back that a run has produced.
+pub(crate) const VERIFICATION_MAX: Duration = Duration::from_secs(3_600);
+
+/// Runs of a workload on each system of a comparison.
+pub(crate) const COMPARE_RUNS_MAX: u32 = 99;
+
+/// Longest phase of a quick comparison.
+pub(crate) const QUICK_DURATION: Duration = Duration::from_secs(1);
+
+/// Longest warm-up of a quick comparison.
+pub(crate) const QUICK_WARMUP: Duration = Duration::from_millis(300);
+
+/// How long a broker may take until it listens.
+pub(crate) const SERVER_START_MAX: Duration = Duration::from_secs(60);
+
+/// How long a broker may take to stop.
+pub(crate) const SERVER_STOP_MAX: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether a broker listens, or has ended.
+pub(crate) const SERVER_POLL: Duration = Duration::from_millis(20);
+
+/// Tries to remove the brokers' data after a signal, [`SERVER_POLL`] apart.
+pub(crate) const REMOVE_TRIES_MAX: u32 = 100;
+
+/// How much of a broker's log is shown when it does not start.
+pub(crate) const LOG_TAIL_BYTES: usize = 1_000;
+
+/// Lengths drawn from a distribution before a run.
+pub(crate) const SIZES_DRAWN: usize = 1 << 16;
+
+/// Largest file that record values are taken from.
+pub(crate) const LINES_BYTES_MAX: u64 = 1 << 30;
+
+/// Phases of a run, each step of a ramp counted.
+pub(crate) const PHASES_MAX: usize = 100;
+
+/// Steps of a ramp.
+pub(crate) const RAMP_STEPS_MAX: u32 = 100;
+
+/// A consumer that reads from the earliest record on has caught up when it receives what was meant
+/// to be sent less than this before, in nanoseconds.
+pub(crate) const CAUGHT_UP_NS: u64 = 1_000_000_000;
+
+/// Share of a rate that a system must reach to have kept up with it.
+pub(crate) const KNEE_SHARE: f64 = 0.98;
+
+/// How far p99 may rise above that of the lowest rate while the system is said to keep up.
+pub(crate) const KNEE_P99_FACTOR: f64 = 5.0;
+
+/// Percentiles of a latency curve per halving of the distance to 100 %.
+pub(crate) const CURVE_STEPS: u32 = 5;
+
+/// Moments of a run whose totals are kept, to show how its throughput went.
+pub(crate) const SERIES_POINTS_MAX: usize = 2_048;
+
+/// Pairs of a producer and a partition whose order is watched; a run with more is refused.
+pub(crate) const ORDER_PAIRS_MAX: u64 = 1 << 22;
+
+/// Batches that a consumer of a peer receives ahead.
+#[cfg(feature = "peers")]
+pub(crate) const FEED_BATCHES_MAX: usize = 16;
 
 /// `O_DIRECT` alignment of memory, offsets and lengths.
 pub(crate) const DIRECT_ALIGN: usize = 4096;

@@ -21,8 +21,11 @@ mod rate;
 mod report;
 mod schedule;
 mod server;
+mod shares;
+mod systems;
 mod tally;
 mod window;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -52,6 +55,8 @@ fn run(command: &Command, command_line: String) -> Result<ExitCode> {
         Command::Produce(args) => load::produce::run(args, command_line),
         Command::Consume(args) => load::consume::run(args, command_line),
         Command::E2e(args) => load::e2e::run(args, command_line),
+        Command::Workload(args) => load::workload::run(args, command_line),
+        Command::Compare(args) => compare::run(args, command_line),
         Command::Ceiling(args) => {
             ceiling::run(args, command_line)?;
             Ok(ExitCode::SUCCESS)

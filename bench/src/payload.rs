@@ -1,8 +1,12 @@
-//! Record contents: incompressible, made once from a seed, cut differently for each record.
+//! Record contents: random bytes made once from a seed and cut differently for each record, or
+//! the lines of a file.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::limits::{KEY_BYTES, PAYLOAD_POOL_BYTES_MIN};
+use crate::workload::{Lines, Values};
 
 /// A small generator of uniform bits (`SplitMix64`, Steele and others, OOPSLA 2014, figure 17).
 /// Same seed, same sequence.
@@ -40,61 +44,108 @@ pub(crate) fn fill_random(out: &mut [u8], seed: u64) {
     }
 }
 
-/// Random bytes that record values are slices of: no allocation and no copy per record.
+/// The values and keys of one producer's records.
 #[derive(Clone, Debug)]
-pub(crate) struct PayloadPool {
-    bytes: Bytes,
-    record_bytes: usize,
+pub(crate) struct Payload {
+    source: Source,
+    /// Random bytes that keys, and values without a file, are slices of: no allocation and no copy
+    /// per record.
+    pool: Bytes,
     random: Random,
 }
 
-impl PayloadPool {
-    /// A pool for values of `record_bytes`, at least twice as long as a value.
-    pub(crate) fn new(record_bytes: usize, seed: u64) -> Self {
-        let mut bytes = vec![0; PAYLOAD_POOL_BYTES_MIN.max(2 * record_bytes)];
-        fill_random(&mut bytes, seed);
+#[derive(Clone, Debug)]
+enum Source {
+    /// Slices of the pool, their lengths taken from here in turn.
+    Pool { sizes: Arc<[usize]>, next: usize },
+    /// These, in turn.
+    Lines { lines: Lines, next: usize },
+}
+
+impl Payload {
+    /// What `values` describes, made from `seed`.
+    pub(crate) fn new(values: &Values, seed: u64) -> Self {
+        let longest = usize::try_from(values.bytes_max()).expect("u32 fits usize");
+        let mut pool = vec![0; PAYLOAD_POOL_BYTES_MIN.max(2 * longest)];
+        fill_random(&mut pool, seed);
+        let source = match values {
+            Values::Random(sizes) => Source::Pool {
+                sizes: sizes.draw(seed).into(),
+                next: 0,
+            },
+            Values::Lines(lines) => Source::Lines {
+                lines: lines.clone(),
+                next: 0,
+            },
+        };
         Self {
-            bytes: Bytes::from(bytes),
-            record_bytes,
+            source,
+            pool: Bytes::from(pool),
             random: Random::new(!seed),
         }
     }
 
-    /// The same bytes, cut by another sequence of places.
+    /// The same bytes, lengths and lines in another order.
     pub(crate) fn with_seed(&self, seed: u64) -> Self {
+        let mut random = Random::new(!seed);
+        let mut source = self.source.clone();
+        match &mut source {
+            Source::Pool { sizes, next } => *next = random.below(sizes.len()),
+            Source::Lines { lines, next } => *next = random.below(lines.len()),
+        }
         Self {
-            random: Random::new(!seed),
-            ..self.clone()
+            source,
+            pool: self.pool.clone(),
+            random,
         }
     }
 
-    /// The next value, at a random place of the pool.
+    /// The next value.
     pub(crate) fn next_value(&mut self) -> Bytes {
-        let start = self.random.below(self.bytes.len() - self.record_bytes + 1);
-        self.bytes.slice(start..start + self.record_bytes)
+        match &mut self.source {
+            Source::Pool { sizes, next } => {
+                let bytes = sizes[*next];
+                *next = (*next + 1) % sizes.len();
+                cut(&self.pool, bytes, &mut self.random)
+            }
+            Source::Lines { lines, next } => {
+                let line = lines.get(*next);
+                *next = (*next + 1) % lines.len();
+                line
+            }
+        }
     }
 
-    /// Bytes of a value.
-    pub(crate) fn record_bytes(&self) -> usize {
-        self.record_bytes
+    /// Whether a value may be written over: random bytes may, lines may not.
+    pub(crate) fn is_random(&self) -> bool {
+        matches!(self.source, Source::Pool { .. })
     }
 
     /// The next key of [`KEY_BYTES`] random bytes.
     pub(crate) fn next_key(&mut self) -> Bytes {
-        let start = self.random.below(self.bytes.len() - KEY_BYTES + 1);
-        self.bytes.slice(start..start + KEY_BYTES)
+        cut(&self.pool, KEY_BYTES, &mut self.random)
     }
+}
+
+fn cut(pool: &Bytes, bytes: usize, random: &mut Random) -> Bytes {
+    let start = random.below(pool.len() - bytes + 1);
+    pool.slice(start..start + bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::Sizes;
+
+    fn random(bytes: u32) -> Values {
+        Values::Random(Sizes::Fixed(bytes))
+    }
 
     #[test]
     fn the_same_seed_gives_the_same_records() {
         let values = |seed| {
-            let mut pool = PayloadPool::new(100, seed);
-            (0..10).map(|_| pool.next_value()).collect::<Vec<_>>()
+            let mut payload = Payload::new(&random(100), seed);
+            (0..10).map(|_| payload.next_value()).collect::<Vec<_>>()
         };
         assert_eq!(values(7), values(7));
         assert_ne!(values(7), values(8));
@@ -102,8 +153,8 @@ mod tests {
 
     #[test]
     fn records_of_a_run_differ() {
-        let mut pool = PayloadPool::new(64, 1);
-        let mut values: Vec<_> = (0..1000).map(|_| pool.next_value()).collect();
+        let mut payload = Payload::new(&random(64), 1);
+        let mut values: Vec<_> = (0..1000).map(|_| payload.next_value()).collect();
         values.sort();
         values.dedup();
         assert!(values.len() > 990, "{} of 1000 differ", values.len());

@@ -26,6 +26,14 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Leaves a line behind: on a terminal instead of the line of progress.
+    pub(crate) fn note(&self, text: &str) {
+        self.show("");
+        eprintln!("{text}");
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.show("");

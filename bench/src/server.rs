@@ -81,15 +81,37 @@ impl Sampler {
         Ok(Self { pid, stop, thread })
     }
 
-    /// Ends the sampling and gives the use over `window`, in which `bytes` were moved.
-    pub(crate) fn finish(self, window: Window, bytes: u64) -> Result<ProcessUse> {
+    /// Ends the sampling.
+    pub(crate) fn finish(self) -> Result<Samples> {
         // The thread is gone already if the process is; both are seen at the join.
         let _ = self.stop.send(());
         let samples = self
             .thread
             .join()
             .map_err(|_| anyhow::anyhow!("the server sampler panicked"))?;
-        Ok(use_over(self.pid, &samples, window, bytes))
+        Ok(Samples {
+            pid: self.pid,
+            samples,
+        })
+    }
+}
+
+/// What a sampler saw.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    pid: u32,
+    samples: Vec<TimedSample>,
+}
+
+impl Samples {
+    /// The longest time between two samples.
+    pub(crate) fn longest_gap_ms(&self) -> f64 {
+        longest_gap_ms(&self.samples)
+    }
+
+    /// The use over `window`, in which `bytes` were moved.
+    pub(crate) fn over(&self, window: Window, bytes: u64) -> ProcessUse {
+        use_over(self.pid, &self.samples, window, bytes)
     }
 }
 
@@ -188,7 +210,7 @@ mod tests {
         let clock = Clock::start();
         let sampler = Sampler::start(std::process::id(), clock).expect("this process exists");
         let window = Window::new(0, Duration::ZERO, Duration::from_nanos(1));
-        let used = sampler.finish(window, 0).expect("the sampler ends");
+        let used = sampler.finish().expect("the sampler ends").over(window, 0);
         assert!(used.resident_peak_mib > 0.0 && used.threads >= 1);
         assert_eq!(used.user_seconds_per_gb, None);
     }

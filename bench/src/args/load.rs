@@ -4,36 +4,97 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::values::{duration, positive_duration};
 use crate::limits::{BATCH_RECORDS_MAX, CLIENTS_MAX, IN_FLIGHT_MAX, RECORD_BYTES_MAX, THREADS_MAX};
+use crate::systems::Target;
+use crate::workload::{Pace, Phase, Sizes, Values, Workload};
+
+/// Length of the warm-up unless the user says otherwise.
+pub(crate) const WARMUP: Duration = Duration::from_secs(2);
 
 /// Which broker and topic.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TargetArgs {
-    /// Brokers to connect to, separated by commas.
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:9640",
-        env = "CATENA_BROKER"
-    )]
-    pub(crate) broker: String,
-    /// Topic; produce and e2e create it if it does not exist.
+    /// System to drive.
+    #[arg(long, value_enum, default_value_t = SystemName::Catena)]
+    pub(crate) system: SystemName,
+    /// Brokers to connect to, separated by commas. By default the system's own port on this host;
+    /// for Catena, what the environment variable `CATENA_BROKER` says comes first.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) broker: Option<String>,
+    /// Topic; it is made if it does not exist.
     #[arg(long, value_name = "NAME", default_value = "catena-bench")]
     pub(crate) topic: String,
-    /// Partitions of the topic: one if it is created and none are named, and an error if it
-    /// exists with another number.
+}
+
+/// A system that can be driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SystemName {
+    Catena,
+    /// NATS `JetStream`.
+    Nats,
+    /// Redis streams.
+    Redis,
+    /// Kafka, or a broker that speaks its protocol.
+    Kafka,
+    /// Apache Iggy.
+    Iggy,
+}
+
+impl SystemName {
+    /// Where the system listens unless told otherwise.
+    fn default_address(self) -> &'static str {
+        match self {
+            Self::Catena => "127.0.0.1:9640",
+            Self::Nats => "127.0.0.1:4222",
+            Self::Redis => "127.0.0.1:6379",
+            Self::Kafka => "127.0.0.1:9092",
+            Self::Iggy => "127.0.0.1:8090",
+        }
+    }
+}
+
+impl SystemName {
+    fn named_by_environment(self) -> Option<String> {
+        match self {
+            Self::Catena => std::env::var("CATENA_BROKER").ok(),
+            _ => None,
+        }
+    }
+}
+
+impl TargetArgs {
+    /// What to connect to.
+    pub(crate) fn target(&self) -> Target {
+        let named = self
+            .broker
+            .clone()
+            .or_else(|| self.system.named_by_environment());
+        Target {
+            address: named.unwrap_or_else(|| self.system.default_address().to_owned()),
+            topic: self.topic.as_str().into(),
+        }
+    }
+}
+
+/// The shape of the topic.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct TopicArgs {
+    /// Partitions of the topic: one if it is made and none are named, and an error if it exists
+    /// with another number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) partitions: Option<u32>,
-    /// Bytes a partition of a created topic keeps, so that a long run recycles its segments.
+    /// Bytes a partition of a topic that is made keeps, so that a long run recycles its segments.
     #[arg(long, value_name = "N")]
     pub(crate) retention_bytes: Option<u64>,
 }
 
-/// How long, on which cores, and what to report.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct RunArgs {
+/// How long.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct TimeArgs {
     /// Length of the measured window.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
     pub(crate) duration: Duration,
@@ -41,6 +102,11 @@ pub(crate) struct RunArgs {
     /// at the earliest record.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) warmup: Option<Duration>,
+}
+
+/// On which cores, and what to report.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
     /// How long to wait after the window for answers that are still due.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) drain: Duration,
@@ -64,9 +130,12 @@ pub(crate) struct RunArgs {
     /// Result of `catena-bench ceiling --json` on this machine to compare with.
     #[arg(long, value_name = "FILE")]
     pub(crate) ceiling: Option<PathBuf>,
-    /// Also write the report to this file.
+    /// Also write the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Also write the report to this file, as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Seed of the record contents and keys.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
@@ -75,10 +144,29 @@ pub(crate) struct RunArgs {
     pub(crate) allow_errors: bool,
 }
 
+impl Default for RunArgs {
+    /// One thread on any core, and nothing but the report.
+    fn default() -> Self {
+        Self {
+            drain: Duration::from_secs(30),
+            threads: 1,
+            cores: Vec::new(),
+            server_pid: None,
+            admin: None,
+            data_dir: None,
+            ceiling: None,
+            json: None,
+            html: None,
+            seed: 1,
+            allow_errors: false,
+        }
+    }
+}
+
 /// When calls start.
 #[derive(Clone, Copy, Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct Pace {
+pub(crate) struct PaceArgs {
     /// Open loop: this many records per second in all, by a fixed schedule. Polls the clock
     /// between sends, so give each load thread a core that nothing else uses.
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -128,15 +216,53 @@ pub(crate) struct ShapeArgs {
     pub(crate) compression: Codec,
 }
 
+impl PaceArgs {
+    fn pace(self) -> Pace {
+        match self.rate {
+            Some(rate) => Pace::Rate(rate),
+            None if self.one_in_flight => Pace::OneInFlight,
+            None => Pace::Max,
+        }
+    }
+}
+
 impl ShapeArgs {
-    /// Records of one call.
-    pub(crate) fn records_per_call(&self) -> u32 {
-        self.spread.unwrap_or(self.batch_records)
+    /// The workload of one phase that the options describe.
+    pub(crate) fn workload(
+        &self,
+        name: &str,
+        topic: TopicArgs,
+        pace: PaceArgs,
+        time: TimeArgs,
+    ) -> Workload {
+        let warmup = time.warmup.unwrap_or(WARMUP);
+        Workload {
+            name: name.to_owned(),
+            partitions: topic.partitions,
+            retention_bytes: topic.retention_bytes,
+            values: Values::Random(Sizes::Fixed(self.record_bytes)),
+            keys: self.key_mode,
+            batch_records: self.batch_records,
+            spread: self.spread,
+            client_batching: self.client_batching,
+            producers: self.producers,
+            in_flight: self.in_flight,
+            acks: self.acks,
+            compression: self.compression,
+            consumers: 0,
+            catch_up_consumers: 0,
+            verify: false,
+            phases: vec![Phase {
+                warmup,
+                ..Phase::new(pace.pace(), time.duration)
+            }],
+        }
     }
 }
 
 /// When a record counts as acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Acks {
     /// Flushed on every member of the chain.
     Durable,
@@ -147,7 +273,8 @@ pub(crate) enum Acks {
 }
 
 /// How a record finds its partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum KeyMode {
     /// No key; each producer keeps to one partition.
     None,
@@ -158,7 +285,8 @@ pub(crate) enum KeyMode {
 }
 
 /// Compression codec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Codec {
     None,
     Lz4,
@@ -171,9 +299,16 @@ pub(crate) struct ProduceArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pub(crate) topic: TopicArgs,
+    #[command(flatten)]
+    pub(crate) pace: PaceArgs,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
+    /// Read everything that was acknowledged back at the end: once, and in order.
+    #[arg(long, conflicts_with = "retention_bytes")]
+    pub(crate) verify: bool,
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
@@ -181,8 +316,20 @@ pub(crate) struct ProduceArgs {
 /// Consume what a topic holds and measure throughput.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConsumeArgs {
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
+    /// Brokers to connect to, separated by commas.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9640",
+        env = "CATENA_BROKER"
+    )]
+    pub(crate) broker: String,
+    /// Topic to read.
+    #[arg(long, value_name = "NAME", default_value = "catena-bench")]
+    pub(crate) topic: String,
+    /// Partitions the topic must have.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) partitions: Option<u32>,
     /// Where to begin.
     #[arg(long, value_enum, default_value_t = StartAt::Earliest)]
     pub(crate) from: StartAt,
@@ -199,6 +346,8 @@ pub(crate) struct ConsumeArgs {
     /// Decode every record instead of handing out whole batches.
     #[arg(long)]
     pub(crate) decode: bool,
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
@@ -218,13 +367,29 @@ pub(crate) struct E2eArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pub(crate) topic: TopicArgs,
+    #[command(flatten)]
+    pub(crate) pace: PaceArgs,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
     /// Consumers, dealt to the load threads; the partitions are dealt to the consumers.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     pub(crate) consumers: u32,
+    #[command(flatten)]
+    pub(crate) time: TimeArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Put the load that a file describes on a broker.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WorkloadArgs {
+    /// The workload: TOML, see docs/PERFORMANCE.md.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

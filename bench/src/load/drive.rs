@@ -21,7 +21,7 @@ use tokio::time::timeout_at;
 use self::flight::{Book, Flight, Line, reap};
 use super::in_flight::Call;
 use super::marks::Marks;
-use super::threads::Meter;
+use super::meter::Meter;
 use crate::clock::{Clock, duration_ns};
 use crate::schedule::Schedule;
 use crate::tally::Tally;
@@ -72,20 +72,22 @@ pub(crate) struct Drive {
 
 /// What one thread's producers did.
 #[derive(Debug)]
-pub(crate) struct Driven {
+pub(crate) struct Driven<S> {
+    /// The producers, without those that were stuck when the drain ended.
+    pub(crate) senders: Vec<S>,
     pub(crate) tally: Tally,
-    pub(crate) acknowledged: Marks,
+    /// The numbers of the records acknowledged, by producer.
+    pub(crate) acknowledged: Vec<Marks>,
 }
 
 /// Runs the load to the end of its window and waits for the acknowledgements.
 ///
 /// Every call the schedule holds before the window's end is sent, however late. Calls not sent
 /// or not answered when the drain ends count as failed.
-pub(crate) async fn drive<S: Sender>(senders: Vec<S>, drive: Drive) -> Driven {
-    let book = Rc::new(RefCell::new(Book::new(&drive)));
-    let flights: Vec<_> = senders
-        .iter()
-        .map(|_| Rc::new(Flight::new(drive.lanes)))
+pub(crate) async fn drive<S: Sender>(senders: Vec<S>, drive: Drive) -> Driven<S> {
+    let book = Rc::new(RefCell::new(Book::new(&drive, senders.len())));
+    let flights: Vec<_> = (0..senders.len())
+        .map(|producer| Rc::new(Flight::new(producer, drive.lanes)))
         .collect();
     let lines = senders
         .into_iter()
@@ -99,18 +101,19 @@ pub(crate) async fn drive<S: Sender>(senders: Vec<S>, drive: Drive) -> Driven {
     let deadline_ns = drive.window.end_ns.saturating_add(duration_ns(drive.drain));
     let deadline = drive.clock.instant(deadline_ns).into();
     let tasks = LocalSet::new();
-    tasks
+    let senders = tasks
         .run_until(async {
             let reapers: Vec<_> = flights
                 .iter()
                 .map(|flight| spawn_local(reap(flight.clone(), book.clone(), drive.clock)))
                 .collect();
-            send_all(lines, drive, &book, deadline).await;
+            let senders = send_all(lines, drive, &book, deadline).await;
             for (flight, reaper) in flights.iter().zip(reapers) {
                 flight.end();
                 // What has no answer by the deadline is counted below.
                 let _ = timeout_at(deadline, reaper).await;
             }
+            senders
         })
         .await;
     drop(tasks);
@@ -120,21 +123,22 @@ pub(crate) async fn drive<S: Sender>(senders: Vec<S>, drive: Drive) -> Driven {
     for flight in flights {
         book.not_answered(flight.records());
     }
-    book.close()
+    book.close(senders)
 }
 
-/// Sends until the window or, if the client takes nothing more, the drain has ended.
+/// Sends until the window or, if the client takes nothing more, the drain has ended; the producers
+/// that are not stuck.
 async fn send_all<S: Sender>(
-    lines: Vec<Line<S>>,
+    mut lines: Vec<Line<S>>,
     drive: Drive,
     book: &RefCell<Book>,
     deadline: tokio::time::Instant,
-) {
+) -> Vec<S> {
     let (clock, end_ns) = (drive.clock, drive.window.end_ns);
     match drive.pacing {
         Pacing::Open(None) => {}
         Pacing::Open(Some(mut schedule)) => {
-            let paced = pace::open(lines, &mut schedule, clock, end_ns);
+            let paced = pace::open(&mut lines, &mut schedule, clock, end_ns);
             let _ = timeout_at(deadline, paced).await;
             book.borrow_mut().not_sent(&mut schedule, end_ns);
         }
@@ -142,14 +146,16 @@ async fn send_all<S: Sender>(
             calls_in_flight_max,
         } => {
             let fillers: Vec<_> = lines
-                .into_iter()
+                .drain(..)
                 .map(|line| spawn_local(pace::closed(line, calls_in_flight_max, clock, end_ns)))
                 .collect();
             for filler in fillers {
-                if timeout_at(deadline, filler).await.is_err() {
-                    book.borrow_mut().not_taken();
+                match timeout_at(deadline, filler).await {
+                    Ok(line) => lines.push(line.expect("a filler does not panic")),
+                    Err(_) => book.borrow_mut().not_taken(),
                 }
             }
         }
     }
+    lines.into_iter().map(|line| line.sender).collect()
 }

@@ -4,22 +4,24 @@ use anyhow::{Result, bail};
 use catena_protocol::batch::{BatchBuilder, BatchOptions};
 use catena_protocol::record::Record;
 
-use crate::args::{KeyMode, ShapeArgs};
+use crate::args::KeyMode;
+use crate::workload::Workload;
 
 /// Refuses a shape whose bulk calls would silently become several batches each, since the
 /// figures would then be those of another shape.
-pub(crate) fn check_one_batch(shape: &ShapeArgs) -> Result<()> {
+pub(crate) fn check_one_batch(workload: &Workload) -> Result<()> {
     // Records with keys or for several partitions go to as many batches as they hit partitions.
-    if shape.spread.is_some() || shape.key_mode == KeyMode::RandomKeys {
+    if workload.spread.is_some() || workload.keys == KeyMode::RandomKeys {
         return Ok(());
     }
-    let value = vec![0; usize::try_from(shape.record_bytes)?];
-    let fitting = records_that_fit(&value, shape.batch_records);
-    if fitting < shape.batch_records {
+    let longest = workload.call_bytes_max() / u64::from(workload.records_per_call());
+    let value = vec![0; usize::try_from(longest)?];
+    let fitting = records_that_fit(&value, workload.batch_records);
+    if fitting < workload.batch_records {
         bail!(
             "{} records of {} bytes do not fit into one batch, at most {fitting} do",
-            shape.batch_records,
-            shape.record_bytes
+            workload.batch_records,
+            longest
         );
     }
     Ok(())

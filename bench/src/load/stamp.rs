@@ -4,11 +4,10 @@
 //! |---|---|
 //! | 0..8 | run, so that records of other runs in the topic are passed over |
 //! | 8..16 | intended send time, nanoseconds on the process's clock |
-//! | 16..24 | number of the record within its load thread |
-//! | 24..28 | load thread |
+//! | 16..24 | number of the record among those of its producer |
+//! | 24..28 | producer |
 
-/// Bytes of a stamp; the least an end-to-end record can be long.
-pub(crate) const STAMP_BYTES: usize = 28;
+use crate::limits::STAMP_BYTES;
 
 /// The stamp of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub(crate) struct Stamp {
     pub(crate) run: u64,
     pub(crate) intended_ns: u64,
     pub(crate) number: u64,
-    pub(crate) thread: u32,
+    pub(crate) producer: u32,
 }
 
 impl Stamp {
@@ -25,7 +24,7 @@ impl Stamp {
         value[0..8].copy_from_slice(&self.run.to_le_bytes());
         value[8..16].copy_from_slice(&self.intended_ns.to_le_bytes());
         value[16..24].copy_from_slice(&self.number.to_le_bytes());
-        value[24..28].copy_from_slice(&self.thread.to_le_bytes());
+        value[24..28].copy_from_slice(&self.producer.to_le_bytes());
     }
 
     /// The stamp of `value` if it is of run `run`.
@@ -37,14 +36,14 @@ impl Stamp {
                 .expect("a stamp has three words");
             u64::from_le_bytes(*bytes)
         };
-        let thread = bytes[24..]
+        let producer = bytes[24..]
             .first_chunk()
             .expect("four bytes follow the words");
         let stamp = Self {
             run: word(0),
             intended_ns: word(8),
             number: word(16),
-            thread: u32::from_le_bytes(*thread),
+            producer: u32::from_le_bytes(*producer),
         };
         (stamp.run == run).then_some(stamp)
     }
@@ -60,7 +59,7 @@ mod tests {
             run: 7,
             intended_ns: u64::MAX - 1,
             number: 3,
-            thread: 9,
+            producer: 9,
         };
         let mut value = [0xee; 64];
         stamp.write(&mut value);

@@ -2,17 +2,20 @@
 
 use std::fmt::Write as _;
 
-use super::{Delivery, LoadReport, ScheduleReport};
-use crate::compare::Share;
-use crate::latency::LatencySummary;
+use super::{Delivery, LatencyReport, LoadReport, PhaseReport, ScheduleReport, Throughput};
 use crate::server::ProcessUse;
+use crate::shares::Share;
 
 /// Labels are padded to one column so that reports can be compared by eye.
 pub(super) fn render(report: &LoadReport) -> String {
     let mut text = String::new();
     line(&mut text, "command", &report.command);
     line(&mut text, "machine", &report.machine.line());
-    line(&mut text, "durability", report.durability);
+    line(&mut text, "system", &report.system.system);
+    line(&mut text, "durability", &durability_line(report));
+    if let Some(batch) = &report.system.batch {
+        line(&mut text, "batches", batch);
+    }
     if let Some(segments) = report.segments {
         let counts = format!(
             "{} recycled, {} created",
@@ -24,41 +27,22 @@ pub(super) fn render(report: &LoadReport) -> String {
             &format!("{} ({counts})", segments.summary),
         );
     }
-    line(&mut text, "throughput", &throughput(report));
-    if let Some(latency) = &report.latency {
-        line(
-            &mut text,
-            "latency",
-            &latency_line(latency, report.latency_from),
-        );
+    for (index, phase) in report.phases.iter().enumerate() {
+        if report.phases.len() > 1 {
+            let place = format!("{} of {}: {}", index + 1, report.phases.len(), phase.name);
+            let _ = writeln!(text);
+            line(&mut text, "phase", &place);
+        }
+        render_phase(&mut text, phase);
     }
-    if let Some(latency) = &report.ack_latency {
-        line(
-            &mut text,
-            "ack latency",
-            &latency_line(latency, "intended send to ack"),
-        );
+    if report.phases.len() > 1 {
+        let _ = writeln!(text);
     }
-    if let Some(schedule) = &report.schedule {
-        line(&mut text, "schedule", &schedule_line(schedule));
+    if let Some(knee) = &report.knee {
+        line(&mut text, "knee", &knee.describe());
     }
     if let Some(delivery) = &report.delivery {
         line(&mut text, "delivery", &delivery_line(delivery));
-    }
-    if let Some(server) = &report.server {
-        line(&mut text, "server", &process_line(server));
-    }
-    if let Some(generator) = &report.generator {
-        line(&mut text, "generator", &process_line(generator));
-    }
-    for share in &report.shares {
-        line(&mut text, "ceiling", &share_line(share));
-    }
-    if report.errors.is_empty() {
-        line(&mut text, "errors", "none");
-    }
-    for (kind, records) in &report.errors {
-        line(&mut text, "errors", &format!("{records} records: {kind}"));
     }
     for remark in &report.remarks {
         line(&mut text, "note", remark);
@@ -66,39 +50,86 @@ pub(super) fn render(report: &LoadReport) -> String {
     text
 }
 
+fn render_phase(text: &mut String, phase: &PhaseReport) {
+    line(text, "throughput", &throughput(phase));
+    if let Some(catch_up) = &phase.catch_up {
+        line(text, "catch-up", &rates(catch_up));
+    }
+    if let Some(latency) = &phase.latency {
+        line(text, "latency", &latency_line(latency));
+    }
+    if let Some(latency) = &phase.ack_latency {
+        line(text, "ack latency", &latency_line(latency));
+    }
+    if let Some(schedule) = &phase.schedule {
+        line(text, "schedule", &schedule_line(schedule));
+    }
+    if let Some(delivery) = &phase.delivery {
+        line(text, "read back", &delivery_line(delivery));
+    }
+    if let Some(server) = &phase.server {
+        line(text, "server", &process_line(server));
+    }
+    if let Some(generator) = &phase.generator {
+        line(text, "generator", &process_line(generator));
+    }
+    for share in &phase.shares {
+        line(text, "ceiling", &share_line(share));
+    }
+    if phase.errors.is_empty() {
+        line(text, "errors", "none");
+    }
+    for (kind, records) in &phase.errors {
+        line(text, "errors", &format!("{records} records: {kind}"));
+    }
+}
+
 fn line(text: &mut String, label: &str, value: &str) {
     let _ = writeln!(text, "{label:<11} {value}");
 }
 
-fn throughput(report: &LoadReport) -> String {
-    let rates = &report.throughput;
-    let mut text = format!(
+fn durability_line(report: &LoadReport) -> String {
+    match &report.system.verified {
+        Some(how) => format!("{} (verified: {how})", report.system.durability),
+        None => format!("{} (not verified)", report.system.durability),
+    }
+}
+
+fn rates(rates: &Throughput) -> String {
+    format!(
         "{:.1} MB/s, {:.0} records/s",
         rates.mb_per_second, rates.records_per_second
-    );
-    if report.call_unit != "records" {
+    )
+}
+
+fn throughput(phase: &PhaseReport) -> String {
+    let throughput = &phase.throughput;
+    let mut text = rates(throughput);
+    if phase.call_unit != "records" {
         let _ = write!(
             text,
             ", {:.0} {}/s",
-            rates.calls_per_second, report.call_unit
+            throughput.calls_per_second, phase.call_unit
         );
     }
     let _ = write!(
         text,
         " ({} records, {} bytes in {:.1} s)",
-        rates.records, rates.bytes, report.measured_seconds
+        throughput.records, throughput.bytes, phase.measured_seconds
     );
     text
 }
 
-fn latency_line(latency: &LatencySummary, from: &str) -> String {
+fn latency_line(report: &LatencyReport) -> String {
+    let latency = &report.summary;
     let mut text = format!(
-        "p50 {}, p90 {}, p99 {}, p99.9 {}, max {} ({from}; {} measured)",
+        "p50 {}, p90 {}, p99 {}, p99.9 {}, max {} ({}; {} measured)",
         time(latency.p50_us),
         time(latency.p90_us),
         time(latency.p99_us),
         time(latency.p999_us),
         time(latency.max_us),
+        report.spans,
         latency.count
     );
     if latency.saturated > 0 {
@@ -117,10 +148,14 @@ fn schedule_line(schedule: &ScheduleReport) -> String {
     )
 }
 
-fn delivery_line(delivery: &Delivery) -> String {
+pub(super) fn delivery_line(delivery: &Delivery) -> String {
     format!(
-        "{} acknowledged, {} received, {} missing, {} repeated (warm-up included)",
-        delivery.acknowledged, delivery.received, delivery.missing, delivery.repeated
+        "{} acknowledged, {} received, {} missing, {} repeated, {} out of order (warm-up included)",
+        delivery.acknowledged,
+        delivery.received,
+        delivery.missing,
+        delivery.repeated,
+        delivery.out_of_order
     )
 }
 
@@ -147,7 +182,7 @@ fn share_line(share: &Share) -> String {
 }
 
 /// Microseconds in the unit that reads best.
-fn time(us: f64) -> String {
+pub(crate) fn time(us: f64) -> String {
     if us < 1_000.0 {
         format!("{us:.0} us")
     } else if us < 1_000_000.0 {

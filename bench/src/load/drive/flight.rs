@@ -12,7 +12,7 @@ use super::{Drive, Driven, Sender, Sent};
 use crate::clock::Clock;
 use crate::load::in_flight::{Call, InFlight};
 use crate::load::marks::Marks;
-use crate::load::threads::Meter;
+use crate::load::meter::Meter;
 use crate::schedule::Schedule;
 use crate::tally::{Completion, Tally};
 
@@ -49,6 +49,8 @@ impl<S: Sender> Line<S> {
 
 /// Calls in flight and who waits for them to change.
 pub(super) struct Flight<Ack> {
+    /// Whose they are, counted within the thread.
+    producer: usize,
     calls: RefCell<InFlight<Ack>>,
     /// Nothing more will be sent.
     ended: Cell<bool>,
@@ -57,8 +59,9 @@ pub(super) struct Flight<Ack> {
 }
 
 impl<Ack: Future<Output = Result<(), String>> + Unpin> Flight<Ack> {
-    pub(super) fn new(lanes: usize) -> Self {
+    pub(super) fn new(producer: usize, lanes: usize) -> Self {
         Self {
+            producer,
             calls: RefCell::new(InFlight::new(lanes)),
             ended: Cell::new(false),
             reaper: Cell::new(None),
@@ -116,7 +119,8 @@ where
         let now_ns = clock.now_ns();
         let mut in_flight = flight.calls.borrow_mut();
         let completed = in_flight.poll(context, |call, result| {
-            book.borrow_mut().answered(&call, result, now_ns);
+            let mut book = book.borrow_mut();
+            book.answered(flight.producer, &call, result, now_ns);
         });
         if completed.is_ready() {
             wake(&flight.filler);
@@ -133,16 +137,18 @@ where
 /// The thread's counts.
 pub(super) struct Book {
     tally: Tally,
-    acknowledged: Option<Marks>,
+    /// By producer; none unless the numbers are kept.
+    acknowledged: Vec<Marks>,
     meter: Arc<Meter>,
     records_per_call: u32,
 }
 
 impl Book {
-    pub(super) fn new(drive: &Drive) -> Self {
+    pub(super) fn new(drive: &Drive, producers: usize) -> Self {
+        let kept = if drive.keep_numbers { producers } else { 0 };
         Self {
             tally: Tally::new(drive.window),
-            acknowledged: drive.keep_numbers.then(Marks::default),
+            acknowledged: vec![Marks::default(); kept],
             meter: drive.meter.clone(),
             records_per_call: drive.records_per_call,
         }
@@ -152,7 +158,13 @@ impl Book {
         self.tally.sent(intended_ns, actual_ns, u64::from(records));
     }
 
-    fn answered(&mut self, call: &Call<()>, result: Result<(), String>, done_ns: u64) {
+    fn answered(
+        &mut self,
+        producer: usize,
+        call: &Call<()>,
+        result: Result<(), String>,
+        done_ns: u64,
+    ) {
         let (records, bytes) = (u64::from(call.records), call.bytes);
         if let Err(kind) = result {
             self.tally.failed(&kind, records);
@@ -165,8 +177,8 @@ impl Book {
             records,
             bytes,
         });
-        self.meter.add(records, bytes);
-        if let Some(marks) = &mut self.acknowledged {
+        self.meter.add_produced(records, bytes);
+        if let Some(marks) = self.acknowledged.get_mut(producer) {
             for number in call.first_number..call.first_number + records {
                 marks.add(number);
             }
@@ -198,10 +210,11 @@ impl Book {
         }
     }
 
-    pub(super) fn close(self) -> Driven {
+    pub(super) fn close<S>(self, senders: Vec<S>) -> Driven<S> {
         Driven {
+            senders,
             tally: self.tally,
-            acknowledged: self.acknowledged.unwrap_or_default(),
+            acknowledged: self.acknowledged,
         }
     }
 }

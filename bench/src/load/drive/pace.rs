@@ -14,7 +14,7 @@ use crate::schedule::Schedule;
 
 /// Sends by the schedule, the lines in turn, until it passes `end_ns`.
 pub(super) async fn open<S: Sender>(
-    mut lines: Vec<Line<S>>,
+    lines: &mut [Line<S>],
     schedule: &mut Schedule,
     clock: Clock,
     end_ns: u64,
@@ -37,13 +37,13 @@ pub(super) async fn open<S: Sender>(
     }
 }
 
-/// Sends whenever fewer than `calls_max` calls are in flight, until `end_ns`.
+/// Sends whenever fewer than `calls_max` calls are in flight, until `end_ns`; gives the line back.
 pub(super) async fn closed<S: Sender>(
     mut line: Line<S>,
     calls_max: usize,
     clock: Clock,
     end_ns: u64,
-) {
+) -> Line<S> {
     let end = clock.instant(end_ns).into();
     let mut turn = Turn::default();
     while timeout_at(end, line.flight.room(calls_max)).await.is_ok() {
@@ -54,6 +54,7 @@ pub(super) async fn closed<S: Sender>(
         let bytes = line.send(now_ns, now_ns).await;
         turn.sent(bytes).await;
     }
+    line
 }
 
 /// Sends since the runtime last had its turn.
