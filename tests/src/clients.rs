@@ -26,6 +26,10 @@ use crate::wait::comes_true;
 /// Generous: whoever else uses the machine may pause all of this for a while.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The numbers of the library's consumers in histories; 2 is the raw one.
+const TAILING: u32 = 1;
+const CATCHING_UP: u32 = 3;
+
 /// What the clients use.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -121,6 +125,7 @@ impl Clients {
             Arc::clone(&stop_sending),
         ));
         reading.spawn(consuming::run(
+            TAILING,
             consumer,
             Arc::clone(&recorder),
             Arc::clone(&stop_reading),
@@ -147,6 +152,23 @@ impl Clients {
             raw_sending,
             raw_reading,
         })
+    }
+
+    /// Starts one more consumer of the library, which reads from the beginning.
+    ///
+    /// # Errors
+    /// What the broker refused, in words.
+    pub async fn read_again(&mut self) -> Result<(), String> {
+        let client = Client::builder().request_timeout(REQUEST_TIMEOUT);
+        let client = client.connect(&self.target.addr).await.map_err(words)?;
+        let consumer = client.consumer().topic(&self.target.topic).build().await;
+        self.reading.spawn(consuming::run(
+            CATCHING_UP,
+            consumer.map_err(words)?,
+            Arc::clone(&self.recorder),
+            Arc::clone(&self.stop_reading),
+        ));
+        Ok(())
     }
 
     /// What they use.

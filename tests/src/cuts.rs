@@ -136,8 +136,21 @@ pub async fn run(session: &Session) -> Result<Report, String> {
     Ok(report)
 }
 
-/// What is wrong with the history of a disk that keeps what was flushed: damage, too.
+/// What is wrong with the history of a disk whose reads do not fail: damage that readers are told
+/// of, too.
 pub(crate) fn judge(history: &History) -> Vec<Anomaly> {
+    let mut anomalies = judge_kept(history);
+    if let Some(report) = history.reports.first() {
+        anomalies.push(Anomaly {
+            kind: Kind::LostWrite,
+            detail: format!("readers are told of damage where nothing was: {report:?}"),
+        });
+    }
+    anomalies
+}
+
+/// What is wrong with the history of a disk that keeps what was flushed: damage in the end, too.
+pub(crate) fn judge_kept(history: &History) -> Vec<Anomaly> {
     let mut anomalies = check(history);
     for (partition, read) in &history.finals {
         if !read.damaged.is_empty() {

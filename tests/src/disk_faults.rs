@@ -16,7 +16,7 @@ use catena_protocol::messages::{FetchRequest, TopicConfig};
 use rustix::io::Errno;
 
 use crate::clients::{Clients, Load};
-use crate::cuts::{Report, judge};
+use crate::cuts::{Report, judge, judge_kept};
 use crate::filler::FILLER_BYTES;
 use crate::history::Outcome;
 use crate::machine::{Boot, Build, Machine};
@@ -143,7 +143,7 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
         delivery_timeout: Duration::from_secs(2),
         ..Load::default()
     };
-    let clients = Clients::start(machine.broker().addr(), load).await?;
+    let mut clients = Clients::start(machine.broker().addr(), load).await?;
     let acknowledged = clients.until_acknowledged(ACKS).await;
     seen(acknowledged, &machine, "no send is acknowledged")?;
     if failure.needs_cold_data() {
@@ -151,7 +151,6 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
         machine.boot()?;
         let acknowledged = clients.until_acknowledged(ACKS).await;
         seen(acknowledged, &machine, "no send is acknowledged")?;
-        // Readers that were behind have read the beginning again by now.
         let refused = fill(&machine, CACHE_FILLERS)?;
         seen(
             refused.is_none(),
@@ -160,6 +159,10 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
         )?;
     }
     failure.begin(&machine);
+    if failure.needs_cold_data() {
+        // This one meets the fault for certain; those that tail may.
+        clients.read_again().await?;
+    }
     let watched = if failure.latches() {
         watch_latch(&machine, &clients).await.map(|()| 0)
     } else {
@@ -181,7 +184,12 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
     seen(acknowledged, &machine, "it does not go on after the fault")?;
     let acknowledged = clients.recorder().acknowledged();
     let history = clients.finish().await;
-    let anomalies = judge(&history);
+    let anomalies = if failure.needs_cold_data() {
+        // Readers may be told of damage while reads fail; everything is there afterwards.
+        judge_kept(&history)
+    } else {
+        judge(&history)
+    };
     if !anomalies.is_empty() {
         eprintln!("{}", machine.failure("the history is wrong"));
     }

@@ -78,6 +78,17 @@ pub struct Poll {
     pub records: Vec<(u64, Fingerprint)>,
 }
 
+/// What a reader was told is damaged, instead of being given it. It goes on behind that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Who was told.
+    pub consumer: u32,
+    /// Of which partition.
+    pub partition: u32,
+    /// Which offsets.
+    pub offsets: Range<u64>,
+}
+
 /// Everything that a partition holds after all faults, read when nothing was under way any more.
 #[derive(Clone, Debug, Default)]
 pub struct FinalRead {
@@ -104,6 +115,9 @@ pub struct History {
     pub produced: Vec<Produced>,
     /// All polls; those of one consumer in their order.
     pub polls: Vec<Poll>,
+    /// What readers were told is damaged. It may be there in the final read, if reads failed for a
+    /// while only.
+    pub reports: Vec<Report>,
     /// The final read of each partition.
     pub finals: BTreeMap<u32, FinalRead>,
     /// What did not go on although everything was well again, in words.

@@ -30,3 +30,8 @@ async fn a_flush_that_failed_is_not_tried_again() {
 async fn a_hung_disk_delays_and_loses_nothing() {
     survives(Failure::Hung).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_go_on_behind_what_they_are_told_is_damaged() {
+    survives(Failure::FlippedBit).await;
+}

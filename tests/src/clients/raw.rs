@@ -15,7 +15,7 @@ use catena_protocol::messages::{
 
 use super::{Load, Target, value};
 use crate::history::recorder::Recorder;
-use crate::history::{FinalRead, Fingerprint, Outcome, Poll};
+use crate::history::{FinalRead, Fingerprint, Outcome, Poll, Report};
 use crate::peer::{Peer, numbered_batch};
 use crate::seeded::Seeded;
 
@@ -142,7 +142,13 @@ pub(super) fn poll(target: &Target, recorder: &Recorder, stop: &AtomicBool) {
             let at = &mut positions[answered.index];
             if answered.item.error != ErrorCode::None {
                 if answered.item.error == ErrorCode::DataCorrupt {
-                    *at = answered.item.high_watermark.0;
+                    let next = answered.item.high_watermark.0;
+                    recorder.reported(Report {
+                        consumer: CONSUMER,
+                        partition: answered.item.partition.0,
+                        offsets: *at..next,
+                    });
+                    *at = next;
                 }
                 continue;
             }

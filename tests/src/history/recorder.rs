@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use super::{Fingerprint, History, Outcome, Poll, Produced, Tick};
+use super::{Fingerprint, History, Outcome, Poll, Produced, Report, Tick};
 
 /// A history in the making.
 #[derive(Debug, Default)]
@@ -52,6 +52,11 @@ impl Recorder {
     /// Notes an answer to a reader.
     pub fn polled(&self, poll: Poll) {
         self.lock().polls.push(poll);
+    }
+
+    /// Notes that a reader was told of damage instead of given records.
+    pub fn reported(&self, report: Report) {
+        self.lock().reports.push(report);
     }
 
     /// Notes that something can never go on, in words.

@@ -1,6 +1,7 @@
 //! What readers saw: everything, once, in order, and nothing that was not committed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::places::Places;
 use super::{Found, Kind};
@@ -24,7 +25,11 @@ fn check_positions(history: &History, found: &mut Found) {
                 let (consumer, partition) = key;
                 format!("consumer {consumer} partition {partition}: {offset} after {expected}")
             };
-            if *offset > expected && !is_damaged(history, poll.partition, expected) {
+            let is_excused = || {
+                is_damaged(history, poll.partition, expected)
+                    || is_reported(history, poll, expected..*offset)
+            };
+            if *offset > expected && !is_excused() {
                 found.add(Kind::PollSkip, detail());
             }
             if *offset < expected {
@@ -36,6 +41,23 @@ fn check_positions(history: &History, found: &mut Found) {
             positions.insert(key, next);
         }
     }
+}
+
+/// Whether this reader was told that all of it is damaged.
+fn is_reported(history: &History, poll: &Poll, skipped: Range<u64>) -> bool {
+    let to_it = history
+        .reports
+        .iter()
+        .filter(|report| report.consumer == poll.consumer && report.partition == poll.partition);
+    let mut ranges: Vec<_> = to_it.map(|report| report.offsets.clone()).collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut next = skipped.start;
+    for range in ranges {
+        if range.contains(&next) {
+            next = range.end;
+        }
+    }
+    next >= skipped.end
 }
 
 fn is_damaged(history: &History, partition: u32, offset: u64) -> bool {

@@ -1,7 +1,7 @@
 //! One handmade history per kind of anomaly, and those that only look like one.
 
 use super::*;
-use crate::history::{FinalRead, Fingerprint, Outcome, Poll, Produced};
+use crate::history::{FinalRead, Fingerprint, Outcome, Poll, Produced, Report};
 
 fn value(number: u64) -> Fingerprint {
     Fingerprint::of(&number.to_le_bytes())
@@ -40,6 +40,7 @@ fn good() -> History {
             poll(Some(0), 101, &records[..1]),
             poll(None, 103, &records[1..]),
         ],
+        reports: Vec::new(),
         finals: [(0, read)].into(),
         stuck: Vec::new(),
     }
@@ -185,6 +186,26 @@ fn a_reader_that_was_taken_past_a_record_skipped() {
     assert_eq!(between, [Kind::PollSkip]);
     let from_position = kinds(|history| history.polls[0].records.clear());
     assert_eq!(from_position, [Kind::PollSkip]);
+}
+
+#[test]
+fn a_reader_that_was_told_of_damage_may_go_on_behind_it() {
+    let told = |consumer, offsets: &[std::ops::Range<u64>]| {
+        kinds(|history| {
+            history.polls[1].records.drain(..1);
+            history.polls[0].records.clear();
+            let reports = offsets.iter().map(|offsets| Report {
+                consumer,
+                partition: 0,
+                offsets: offsets.clone(),
+            });
+            history.reports.extend(reports);
+        })
+    };
+    assert_eq!(told(7, &[1..2, 0..1]), []);
+    assert_eq!(told(7, &[1..2]), [Kind::PollSkip], "the first is missing");
+    assert_eq!(told(7, &[0..1]), [Kind::PollSkip], "the second is missing");
+    assert_eq!(told(8, &[0..2]), [Kind::PollSkip], "it was another reader");
 }
 
 #[test]
