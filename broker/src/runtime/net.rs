@@ -1,9 +1,10 @@
 //! TCP: listeners and connections of one executor.
 //!
-//! Receiving and sending try the plain non-blocking system call first and ask the reactor for
-//! readiness only when the socket would block: one system call per operation in steady state, no
-//! copy, no allocation. The backend's own operations would add a ring round trip to each receive
-//! and cannot send from several slices at once.
+//! Sending tries the plain non-blocking system call first and asks the reactor for readiness only
+//! when the socket would block. Receiving waits for readiness first if the last receive emptied the
+//! socket. So either is one system call per operation in steady state, without a copy or an
+//! allocation. The backend's own operations would add a ring round trip to each receive and cannot
+//! send from several slices at once.
 //!
 //! Invariant: at most one task receives from a connection and at most one waits to send on it, at
 //! any time (asserted). They may be different tasks: share the connection as `Rc<Conn>`.
@@ -11,7 +12,7 @@
 pub(in crate::runtime) mod calls;
 mod tcp;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -128,6 +129,21 @@ enum Detached {
     Socket(OwnedFd),
     #[cfg(feature = "simulation")]
     Simulated(u64),
+}
+
+/// Lends memory to receive into. It may be other memory each time.
+pub trait Lender {
+    /// Calls `receive` with at least one byte of it.
+    fn lend<T>(&self, receive: impl FnOnce(&mut [u8]) -> T) -> T;
+}
+
+/// Lends what the caller brought.
+struct Own<'a>(RefCell<&'a mut [u8]>);
+
+impl Lender for Own<'_> {
+    fn lend<T>(&self, receive: impl FnOnce(&mut [u8]) -> T) -> T {
+        receive(&mut self.0.borrow_mut())
+    }
 }
 
 /// A TCP connection.
@@ -248,17 +264,25 @@ impl Conn {
     /// If another task is receiving, or `buffer` is empty.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         assert!(!buffer.is_empty(), "a receive needs room for a byte");
+        self.recv_lent(&Own(RefCell::new(buffer))).await
+    }
+
+    /// As [`recv`](Self::recv), into memory that is lent for the moment of the system call only: a
+    /// connection that waits holds none. What was received lies in the memory that was lent last.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    ///
+    /// # Panics
+    /// If another task is receiving.
+    pub async fn recv_lent(&self, lender: &impl Lender) -> io::Result<usize> {
         yield_if_needed().await;
-        match self.try_recv(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            done => return done,
-        }
         let _receiving = Exclusive::claim(&self.receiving, "one task receives at a time");
         match &self.stream {
-            Stream::Tcp(conn) => conn.recv(buffer).await,
-            Stream::Portable(conn) => conn.recv(buffer).await,
+            Stream::Tcp(conn) => conn.recv(lender).await,
+            Stream::Portable(conn) => conn.recv(lender).await,
             #[cfg(feature = "simulation")]
-            Stream::Simulated(conn) => conn.recv(buffer).await,
+            Stream::Simulated(conn) => conn.recv(lender).await,
         }
     }
 

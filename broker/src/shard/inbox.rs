@@ -22,7 +22,7 @@ use crate::limits::{
     IN_PLACE_RECEIVING_BYTES_MAX, RECEIVING_BYTES_MAX,
 };
 use crate::runtime::clock;
-use crate::runtime::net::Conn;
+use crate::runtime::net::{Conn, Lender};
 
 /// Chunk that bytes are received into while a connection is busy.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -70,6 +70,19 @@ impl Default for Receiving {
             in_place: Budget::new(IN_PLACE_RECEIVING_BYTES_MAX),
             spare: RefCell::default(),
         }
+    }
+}
+
+/// The start of the spare chunk, so many bytes at most.
+struct Spare<'a>(&'a Receiving, usize);
+
+impl Lender for Spare<'_> {
+    fn lend<T>(&self, receive: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut chunk = self.0.chunk(CHUNK_BYTES_MIN);
+        let room = self.1.min(chunk.len());
+        let received = receive(&mut chunk[..room]);
+        *self.0.spare.borrow_mut() = chunk;
+        received
     }
 }
 
@@ -193,31 +206,22 @@ impl Inbox {
 
     /// Waits, without holding a chunk, until something arrives.
     async fn first_bytes(&mut self) -> Result<(), ReceiveError> {
-        self.renew();
         let room = if self.after_large {
             HEAD_READ_BYTES
         } else {
-            self.chunk.len()
+            usize::MAX
         };
-        match self.conn.try_recv(&mut self.chunk[..room]) {
-            Ok(0) => return Err(ReceiveError::Closed),
-            Ok(count) => {
-                self.filled = count;
-                return Ok(());
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
         self.receiving.give_back(std::mem::take(&mut self.chunk));
-        let mut little = [0; HEAD_READ_BYTES];
-        let count = clock::timeout(CONNECTION_IDLE_TIMEOUT, self.conn.recv(&mut little))
+        let spare = Spare(&self.receiving, room);
+        let received = clock::timeout(CONNECTION_IDLE_TIMEOUT, self.conn.recv_lent(&spare));
+        let count = received
             .await
             .map_err(|_| ReceiveError::Idle(CONNECTION_IDLE_TIMEOUT))??;
         if count == 0 {
             return Err(ReceiveError::Closed);
         }
-        self.renew();
-        self.chunk[..count].copy_from_slice(&little[..count]);
+        // Nobody else ran since it was received into the spare chunk.
+        self.chunk = self.receiving.spare.take();
         self.filled = count;
         Ok(())
     }

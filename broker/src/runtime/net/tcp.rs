@@ -11,7 +11,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
-use super::calls;
+use super::{Lender, calls};
 use crate::runtime::executor::OpenSocket;
 use crate::runtime::file::io_error;
 
@@ -101,11 +101,13 @@ impl TcpConn {
         self.stream.borrow().set_nodelay(nodelay).map_err(io_error)
     }
 
-    /// Waits for bytes.
-    pub(super) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Waits for bytes. The backend asks for readiness as soon as a receive did not fill its memory,
+    /// and does not try again before that has come.
+    pub(super) async fn recv(&self, lender: &impl Lender) -> io::Result<usize> {
         loop {
-            let received =
-                poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut *buffer));
+            let received = poll_fn(|cx| {
+                lender.lend(|room| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, room))
+            });
             match received.await {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,

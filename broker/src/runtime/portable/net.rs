@@ -8,7 +8,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::runtime::net::calls;
+use crate::runtime::net::{Lender, calls};
 
 /// Connections that may wait to be accepted; the kernel's own limit may be lower.
 const BACKLOG: u32 = 1024;
@@ -40,10 +40,10 @@ impl PortableConn {
         self.0.into_inner()
     }
 
-    pub(in crate::runtime) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let received = self
-            .0
-            .async_io(Interest::READABLE, |fd| calls::recv(fd.as_fd(), buffer));
+    pub(in crate::runtime) async fn recv(&self, lender: &impl Lender) -> io::Result<usize> {
+        let received = self.0.async_io(Interest::READABLE, |fd| {
+            lender.lend(|room| calls::recv(fd.as_fd(), room))
+        });
         received.await
     }
 

@@ -16,6 +16,7 @@ use super::executor::Domain;
 use super::rng::Rng;
 use super::timers::Sleep;
 use super::{Trace, this_world, world};
+use crate::runtime::net::Lender;
 
 /// Bytes that a direction holds, at least and at most.
 const CAPACITY_BYTES: (u64, u64) = (4 << 10, 256 << 10);
@@ -289,12 +290,12 @@ impl SimulatedConn {
         received.map_err(|_| io::ErrorKind::WouldBlock.into())
     }
 
-    pub(in crate::runtime) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(in crate::runtime) async fn recv(&self, lender: &impl Lender) -> io::Result<usize> {
         loop {
             if self.incoming().refused.get() && self.incoming().chunks.borrow().is_empty() {
                 return Ok(0);
             }
-            match self.incoming().try_recv(buffer) {
+            match lender.lend(|room| self.incoming().try_recv(room)) {
                 Ok(count) => return Ok(count),
                 Err(Some(arrival_us)) => Sleep::until(arrival_us).await,
                 Err(None) => self.something_to_receive().await,
