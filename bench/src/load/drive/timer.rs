@@ -14,6 +14,8 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
+use crate::limits::PAUSE_NS_MIN;
+
 /// A timer of the kernel, driven by the runtime; without one, the runtime's own.
 ///
 /// The runtime's receiving end of a pipe does for any descriptor that turns readable, and needs no
@@ -28,9 +30,9 @@ impl Timer {
         Self(timer.and_then(|fd| Receiver::from_owned_fd_unchecked(fd).ok()))
     }
 
-    /// Waits for `ahead_ns`. Cancel-safe.
+    /// Waits for `ahead_ns`, at least for the shortest pause. Cancel-safe.
     pub(super) async fn pause(&self, ahead_ns: u64) {
-        let ahead = Duration::from_nanos(ahead_ns.max(1));
+        let ahead = Duration::from_nanos(ahead_ns.max(PAUSE_NS_MIN));
         match &self.0 {
             Some(timer) if arm(timer, ahead) => {
                 if timer.readable().await.is_ok() {
