@@ -190,22 +190,30 @@ fn a_reader_that_was_taken_past_a_record_skipped() {
 
 #[test]
 fn a_reader_that_was_told_of_damage_may_go_on_behind_it() {
-    let told = |consumer, offsets: &[std::ops::Range<u64>]| {
+    let told = |consumer, ranges: &[(u64, u64)]| {
         kinds(|history| {
             history.polls[1].records.drain(..1);
             history.polls[0].records.clear();
-            let reports = offsets.iter().map(|offsets| Report {
+            let reports = ranges.iter().map(|&(start, end)| Report {
                 consumer,
                 partition: 0,
-                offsets: offsets.clone(),
+                offsets: start..end,
             });
             history.reports.extend(reports);
         })
     };
-    assert_eq!(told(7, &[1..2, 0..1]), []);
-    assert_eq!(told(7, &[1..2]), [Kind::PollSkip], "the first is missing");
-    assert_eq!(told(7, &[0..1]), [Kind::PollSkip], "the second is missing");
-    assert_eq!(told(8, &[0..2]), [Kind::PollSkip], "it was another reader");
+    assert_eq!(told(7, &[(1, 2), (0, 1)]), []);
+    assert_eq!(told(7, &[(1, 2)]), [Kind::PollSkip], "the first is missing");
+    assert_eq!(
+        told(7, &[(0, 1)]),
+        [Kind::PollSkip],
+        "the second is missing"
+    );
+    assert_eq!(
+        told(8, &[(0, 2)]),
+        [Kind::PollSkip],
+        "it was another reader"
+    );
 }
 
 #[test]
