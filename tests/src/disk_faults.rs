@@ -160,7 +160,7 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
     }
     failure.begin(&machine);
     if failure.needs_cold_data() {
-        // This one meets the fault for certain; those that tail may.
+        // This one reads what is on the disk only; those that tail may have to.
         clients.read_again().await?;
     }
     let watched = if failure.latches() {
@@ -184,8 +184,9 @@ pub async fn run(failure: Failure, build: &Build) -> Result<Report, String> {
     seen(acknowledged, &machine, "it does not go on after the fault")?;
     let acknowledged = clients.recorder().acknowledged();
     let history = clients.finish().await;
-    let anomalies = if failure.needs_cold_data() {
-        // Readers may be told of damage while reads fail; everything is there afterwards.
+    let anomalies = if failure == Failure::FlippedBit {
+        // Readers are told of damage while it lasts; everything is there afterwards. A disk that
+        // gives nothing at all is away, not damaged.
         judge_kept(&history)
     } else {
         judge(&history)
@@ -279,9 +280,13 @@ async fn watch_recovery(
         Failure::ReadError | Failure::FlippedBit => {
             // From the beginning: that is on the disk only.
             for offset in 0..ACKS {
-                // Whatever it says, be it nothing, when an answer cannot be brought to its end:
-                // wrong bytes would show in the readers' history.
+                // Whatever it says, be it nothing, when an answer cannot be brought to its end: the
+                // reader that began anew shows wrong bytes.
                 let _ = read_at(machine, clients.target().topic_id, offset);
+            }
+            if failure == Failure::FlippedBit {
+                let goes_on = comes_true(|| clients.recorder().has_gone_on_behind_damage()).await;
+                seen(goes_on, machine, "no reader goes on behind damage")?;
             }
         }
         Failure::Slow => {

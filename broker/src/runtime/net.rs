@@ -1,10 +1,10 @@
 //! TCP: listeners and connections of one executor.
 //!
 //! Sending tries the plain non-blocking system call first and asks the reactor for readiness only
-//! when the socket would block. Receiving waits for readiness first if the last receive emptied the
-//! socket. So either is one system call per operation in steady state, without a copy or an
-//! allocation. The backend's own operations would add a ring round trip to each receive and cannot
-//! send from several slices at once.
+//! when the socket would block. Receiving waits for readiness first, in the backend of servers, if
+//! the last receive emptied the socket. So either is one system call per operation in steady state,
+//! without a copy or an allocation. The backend's own operations would add a ring round trip to each
+//! receive and cannot send from several slices at once.
 //!
 //! Invariant: at most one task receives from a connection and at most one waits to send on it, at
 //! any time (asserted). They may be different tasks: share the connection as `Rc<Conn>`.
@@ -253,9 +253,9 @@ impl Conn {
 
     /// Receives at least one byte into `buffer`; 0 means that the peer has finished sending.
     ///
-    /// An idle connection holds no memory but `buffer`: wait with one as small as the fixed frame
-    /// prefix and allocate when its contents are known. Yields first if another queue is due, so a
-    /// busy connection cannot hold the executor. Cancel-safe.
+    /// A connection that waits holds `buffer`; with [`recv_lent`](Self::recv_lent) it holds none.
+    /// Yields first if another queue is due, so a busy connection cannot hold the executor.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// What the operating system says.
@@ -268,7 +268,9 @@ impl Conn {
     }
 
     /// As [`recv`](Self::recv), into memory that is lent for the moment of the system call only: a
-    /// connection that waits holds none. What was received lies in the memory that was lent last.
+    /// connection that waits holds none. What was received lies in the memory that was lent last:
+    /// this completes within the poll that received, so nobody else was lent it before the caller's
+    /// next await. Yields first, too. Cancel-safe.
     ///
     /// # Errors
     /// What the operating system says.

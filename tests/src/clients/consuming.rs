@@ -1,5 +1,6 @@
 //! A consumer of the client library.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,11 +19,13 @@ pub(super) async fn run(
     recorder: Arc<Recorder>,
     stop: Arc<AtomicBool>,
 ) {
-    let noted = |asked, partition, records| {
+    let mut seen = BTreeSet::new();
+    let mut noted = |asked, partition, records| {
         recorder.polled(Poll {
             consumer: number,
             partition,
-            position: None,
+            // It begins at the start of a new topic.
+            position: seen.insert(partition).then_some(0),
             asked,
             answered: recorder.tick(),
             high_watermark: None,
@@ -45,6 +48,17 @@ pub(super) async fn run(
                     partition,
                     offsets: offset..next_offset,
                 });
+                continue;
+            }
+            Ok(Err(ConsumeError::BatchCorrupt {
+                partition,
+                offset,
+                reason,
+                ..
+            })) => {
+                // Wrong bytes in a whole answer: a value that nobody sent, for the checker.
+                let wrong = Fingerprint::of(reason.as_bytes());
+                noted(asked, partition, vec![(offset, wrong)]);
                 continue;
             }
             // The broker's absence, or nothing for a while: the stream goes on.

@@ -59,6 +59,20 @@ impl Recorder {
         self.lock().reports.push(report);
     }
 
+    /// Whether a reader was told of damage and then got records from behind it.
+    pub fn has_gone_on_behind_damage(&self) -> bool {
+        let history = self.lock();
+        let is_behind = |report: &Report, poll: &Poll| {
+            (poll.consumer, poll.partition) == (report.consumer, report.partition)
+                && poll
+                    .records
+                    .iter()
+                    .any(|(offset, _)| *offset >= report.offsets.end)
+        };
+        let mut reports = history.reports.iter();
+        reports.any(|report| history.polls.iter().any(|poll| is_behind(report, poll)))
+    }
+
     /// Notes that something can never go on, in words.
     pub fn hopeless(&self, what: &str) {
         let mut history = self.lock();

@@ -44,18 +44,11 @@ pub(crate) fn violations(tree_of: &Ask<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Asks cargo. Build and dev dependencies do not end in the product and are left out.
+/// Asks cargo, which fetches what only other platforms build, if it is not here yet. Build and dev
+/// dependencies do not end in the product and are left out.
 pub(crate) fn cargo_tree(krate: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--locked",
-            "--offline",
-            "-e",
-            "normal",
-            "--prefix",
-            "none",
-        ])
+        .args(["tree", "--locked", "-e", "normal", "--prefix", "none"])
         .args(["--target", "all", "--format", "{p}", "-p", krate])
         .current_dir(root())
         .output()

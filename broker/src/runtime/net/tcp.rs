@@ -1,4 +1,4 @@
-//! Sockets of the glommio backend: plain system calls first, the reactor when they would block.
+//! Sockets of the glommio backend: plain system calls, and the readiness that the reactor tells.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -101,8 +101,8 @@ impl TcpConn {
         self.stream.borrow().set_nodelay(nodelay).map_err(io_error)
     }
 
-    /// Waits for bytes. The backend asks for readiness as soon as a receive did not fill its memory,
-    /// and does not try again before that has come.
+    /// Waits for bytes. The backend asks for readiness as soon as a receive did not fill its
+    /// memory, and does not try again before that has come.
     pub(super) async fn recv(&self, lender: &impl Lender) -> io::Result<usize> {
         loop {
             let received = poll_fn(|cx| {

@@ -9,6 +9,7 @@ use crate::history::{History, Outcome, Poll, Tick};
 
 pub(super) fn check(history: &History, places: &Places<'_>, found: &mut Found) {
     check_positions(history, found);
+    check_reports(history, found);
     check_commit(history, places, found);
     check_high_watermarks(history, found);
 }
@@ -39,6 +40,18 @@ fn check_positions(history: &History, found: &mut Found) {
         }
         if let Some(next) = next {
             positions.insert(key, next);
+        }
+    }
+}
+
+/// What a reader is told of lies in the log, and there is something of it.
+fn check_reports(history: &History, found: &mut Found) {
+    for report in &history.reports {
+        let read = history.finals.get(&report.partition);
+        let end = read.map_or(u64::MAX, |read| read.high_watermark);
+        if report.offsets.is_empty() || report.offsets.end > end {
+            let detail = format!("told of what is not there, the log ends at {end}: {report:?}");
+            found.add(Kind::PollSkip, detail);
         }
     }
 }

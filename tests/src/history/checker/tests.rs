@@ -214,6 +214,8 @@ fn a_reader_that_was_told_of_damage_may_go_on_behind_it() {
         [Kind::PollSkip],
         "it was another reader"
     );
+    assert_eq!(told(7, &[(0, 4)]), [Kind::PollSkip], "the log ends at 3");
+    assert_eq!(told(7, &[(0, 2), (2, 2)]), [Kind::PollSkip], "of nothing");
 }
 
 #[test]
