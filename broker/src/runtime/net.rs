@@ -3,8 +3,8 @@
 //! Sending tries the plain non-blocking system call first and asks the reactor for readiness only
 //! when the socket would block. Receiving waits for readiness first, in the backend of servers, if
 //! the last receive emptied the socket. So either is one system call per operation in steady state,
-//! without a copy or an allocation. The backend's own operations would add a ring round trip to each
-//! receive and cannot send from several slices at once.
+//! without a copy or an allocation. The backend's own operations would add a ring round trip to
+//! each receive and cannot send from several slices at once.
 //!
 //! Invariant: at most one task receives from a connection and at most one waits to send on it, at
 //! any time (asserted). They may be different tasks: share the connection as `Rc<Conn>`.

@@ -3,8 +3,8 @@
 //! Bytes are received into chunks and handed out as slices of them, without a copy. An idle
 //! connection holds no memory. Memory grows with the bytes that have arrived, never with the length
 //! that a prefix declares, and beyond a chunk it is charged to the shard. The payload of a large
-//! produce request can be received elsewhere ([`Inbox::receive_into`]), straight into its own block;
-//! one that nobody wants is not kept.
+//! produce request can be received elsewhere ([`Inbox::receive_into`]), straight into its own
+//! block; one that nobody wants is not kept.
 //!
 //! Runs on the shard's executor, in the connection's reader task.
 
