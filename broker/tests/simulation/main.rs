@@ -75,7 +75,7 @@ const FOUND: [(Bug, Trouble, usize); 12] = [
     (Bug::HighWatermarkOffByOne, Trouble::Crashes, 400),
     (Bug::IndexOffByOneAtRoll, Trouble::SlowReaders, 100),
     (Bug::FreeWithoutLease, Trouble::SlowReaders, 400),
-    (Bug::SkipLedger, Trouble::Damage, 800),
+    (Bug::SkipLedger, Trouble::Damage, 8000),
     (Bug::CompactionDropsNewest, Trouble::Crashes, 100),
     (Bug::FreeWithoutCheckpoint, Trouble::SlowReaders, 400),
     (Bug::TombstoneLeavesOlder, Trouble::Crashes, 800),

@@ -25,8 +25,9 @@ const BUGS: [(&str, &str); 5] = [
     ("tombstone-leaves-older", "crashes"),
 ];
 
-/// The first seed that finds a bug ends the search, so this is only a bound.
-const BUG_SEEDS: &str = "6400";
+/// The first seed that finds a bug ends the search, so this is only a bound. An eighth of them has
+/// the trouble that is asked for; `skip-ledger` shows in one of some 2,000 runs with damage.
+const BUG_SEEDS: &str = "64000";
 
 /// Runs the simulator over seeds, and against the bugs that are planted for it alone.
 pub(super) fn simulate(plan: &Plan, evidence: &mut Evidence) {
@@ -50,7 +51,8 @@ pub(super) fn simulate(plan: &Plan, evidence: &mut Evidence) {
         Err(error) => evidence.wrong(Kind::Stuck, format!("simulation: {error}")),
     }
     for (bug, trouble) in BUGS {
-        let args = ["--bug", bug, "--trouble", trouble, "--seeds", BUG_SEEDS];
+        let search = ["--bug", bug, "--trouble", trouble, "--seeds", BUG_SEEDS];
+        let args = [&["--threads", "2"], &search[..]].concat();
         let is_found = matches!(run(program, &args), Ok((true, _)));
         evidence
             .planted
