@@ -17,6 +17,7 @@ mod shared;
 mod tasks;
 mod topics;
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -176,32 +177,43 @@ impl Producer {
     pub async fn send_all(&self, records: Vec<Record>) -> Result<BatchHandle, ProduceError> {
         tokio::task::coop::consume_budget().await;
         let inner = &*self.inner;
-        let mut groups: Vec<(Arc<PartitionQueue>, Vec<Record>)> = Vec::new();
+        let mut groups: Vec<(Arc<PartitionQueue>, Runs)> = Vec::new();
         let mut index: FxHashMap<usize, usize> = FxHashMap::default();
         let mut charge_bytes = 0;
         let mut moved = Vec::new();
-        for record in records {
-            let (topic, class, partition) = inner.place(&record).await?;
+        // The group of the record before, if one like it needs not be asked for its place.
+        let mut like_the_last = None;
+        for (number, record) in records.iter().enumerate() {
+            charge_bytes += record.charge_bytes();
+            if let Some(at) = like_the_last
+                && record.is_for_the_place_of(&records[number - 1])
+            {
+                let (_, group): &mut (_, Runs) = &mut groups[at];
+                group.push(number);
+                continue;
+            }
+            let (topic, class, partition) = inner.place(record).await?;
             let identity = inner.identity(class).await?;
             let queue = topic
                 .queue(class, partition, &inner.queues, &inner.shared, identity)
                 .ok_or_else(|| unknown_partition(&topic, partition))?;
-            charge_bytes += record.charge_bytes();
-            let is_sticky = record.partition.is_none();
-            match groups.last_mut() {
-                Some((last, group)) if Arc::ptr_eq(last, queue) => group.push(record),
+            let at = match groups.last() {
+                Some((last, _)) if Arc::ptr_eq(last, queue) => groups.len() - 1,
                 _ => {
                     let key = Arc::as_ptr(queue).addr();
                     let at = *index.entry(key).or_insert_with(|| {
-                        groups.push((queue.clone(), Vec::new()));
+                        groups.push((queue.clone(), Runs::default()));
                         groups.len() - 1
                     });
-                    groups[at].1.push(record);
-                    if is_sticky {
+                    if record.partition.is_none() {
                         moved.push((topic, partition));
                     }
+                    at
                 }
-            }
+            };
+            groups[at].1.push(number);
+            // Nobody says later what was wrong with a record of the class `none`.
+            like_the_last = (class != Durability::None).then_some(at);
         }
         inner.reserve(charge_bytes).await?;
         let now_ms = now_ms();
@@ -210,7 +222,8 @@ impl Producer {
         let mut charged = 0;
         for (queue, group) in &groups {
             if result.is_ok() {
-                result = queue.append_all(group.iter(), now_ms, &mut charged, &mut batches);
+                let group = group.of(&records);
+                result = queue.append_all(group, now_ms, &mut charged, &mut batches);
             }
         }
         inner.shared.memory.add_permits(charge_bytes - charged);
@@ -385,6 +398,24 @@ impl Inner {
         };
         permit.forget();
         Ok(())
+    }
+}
+
+/// Records of a call that go to one place, as ranges of their numbers.
+#[derive(Default)]
+struct Runs(Vec<Range<usize>>);
+
+impl Runs {
+    /// Adds a record behind all that were added.
+    fn push(&mut self, number: usize) {
+        match self.0.last_mut() {
+            Some(last) if last.end == number => last.end += 1,
+            _ => self.0.push(number..number + 1),
+        }
+    }
+
+    fn of<'a>(&'a self, records: &'a [Record]) -> impl Iterator<Item = &'a Record> {
+        self.0.iter().flat_map(|run| &records[run.clone()])
     }
 }
 

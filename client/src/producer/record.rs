@@ -103,6 +103,14 @@ impl Record {
         &self.topic
     }
 
+    /// Whether it names the partition that `other` names, and the same class.
+    pub(crate) fn is_for_the_place_of(&self, other: &Record) -> bool {
+        self.partition.is_some()
+            && self.partition == other.partition
+            && self.durability == other.durability
+            && Arc::ptr_eq(&self.topic, &other.topic)
+    }
+
     /// Bytes of memory this record is charged with, its overhead in the batch included.
     pub(crate) fn charge_bytes(&self) -> usize {
         const OVERHEAD_BYTES: usize = 32;
