@@ -64,7 +64,7 @@ pub struct ControlBoot {
 
 /// Runs the control plane from start to stop.
 pub async fn run(boot: ControlBoot) -> Result<()> {
-    file::prepare_device(&boot.journals)
+    file::self_test(&boot.journals)
         .await
         .context("the data directory cannot be used")?;
     let metrics = Arc::clone(&boot.metrics);

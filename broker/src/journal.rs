@@ -192,7 +192,6 @@ impl Journal {
                 .await
                 .map_err(io("open the last segment"))?;
             old.flush().await.map_err(io("flush the last segment"))?;
-            old.close().await.map_err(io("close the last segment"))?;
         }
         let (ledger, ledger_sequence) = recovery::open_ledger(segments.agent(), &config.dir, id)
             .await

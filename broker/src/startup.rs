@@ -22,10 +22,9 @@ const CLOCK_PLAUSIBLE: Duration = Duration::from_secs(1_735_689_600);
 /// Checks what `shards` executors need of the kernel, and raises the limit of open files as far
 /// as this process may.
 ///
-/// Fails with the probe's message if `io_uring` or lockable memory is missing.
+/// Fails with the probe's message if `io_uring` is missing.
 pub fn check_host(shards: usize) -> Result<(), ProbeError> {
     probe::io_uring()?;
-    probe::memlock()?;
     let (limit, wanted) = (raise_open_files(), open_files_wanted(shards));
     if let Some(limit) = limit.filter(|limit| *limit < wanted) {
         warn!(

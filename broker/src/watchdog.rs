@@ -92,7 +92,6 @@ impl<'a> Observer<'a> {
                 Observation::Stalled { first, silent } => {
                     let silent_ms = millis(silent);
                     shard.set_stalled(Some(silent_ms));
-                    shard.progress().rouse();
                     if first {
                         shard.count_stall();
                         warn!(shard = shard.name(), silent_ms, "shard stalled");

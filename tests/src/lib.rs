@@ -38,6 +38,5 @@ pub mod seeded;
 pub mod soak;
 pub mod stalls;
 pub mod steal;
-pub mod strand;
 pub mod wait;
 pub mod witness;

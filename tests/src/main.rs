@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use catena_tests::cuts::{Point, Session, run};
 use catena_tests::evidence::{self, Plan};
 use catena_tests::machine::{Build, Layout};
-use catena_tests::{churn, idle, soak, strand};
+use catena_tests::{churn, idle, soak};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -55,15 +55,6 @@ enum Command {
         /// Readers that ask for much and do not read; needs two descriptors each
         #[arg(long, default_value_t = 1_000)]
         stalled_readers: usize,
-    },
-    /// Provokes executors that sleep over work, on a busy core
-    Strand {
-        /// How long
-        #[arg(long, default_value_t = 5)]
-        minutes: u64,
-        /// The broker has no heartbeat: strandings have to be seen
-        #[arg(long)]
-        planted: bool,
     },
     /// Measures what idle connections cost
     Idle {
@@ -132,14 +123,6 @@ fn main() -> Result<()> {
                 stalled_readers,
             });
             ensure!(findings.wrong.is_empty(), findings.wrong.join("; "));
-        }
-        Command::Strand { minutes, planted } => {
-            let findings = strand::run(strand::Plan {
-                duration: minutes_long(minutes),
-                planted,
-            });
-            let wrong = findings.wrong(planted);
-            ensure!(wrong.is_none(), wrong.unwrap_or_default());
         }
         Command::Idle { connections } => {
             idle_cost(connections);

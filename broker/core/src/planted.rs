@@ -34,14 +34,11 @@ pub enum Bug {
     FreeWithoutCheckpoint,
     /// A tombstone goes although an older record of its key had to be left where it is.
     TombstoneLeavesOlder,
-    /// Executors have no heartbeat: one that parks with runnable tasks sleeps until something else
-    /// wakes it.
-    NoHeartbeat,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 12] = [
         Bug::AckBeforeFlush,
         Bug::MissingDirectoryFlush,
         Bug::RetryFailedFlush,
@@ -54,7 +51,6 @@ impl Bug {
         Bug::CompactionDropsNewest,
         Bug::FreeWithoutCheckpoint,
         Bug::TombstoneLeavesOlder,
-        Bug::NoHeartbeat,
     ];
 
     /// Its name in options and reports.
@@ -72,7 +68,6 @@ impl Bug {
             Bug::CompactionDropsNewest => "compaction-drops-newest",
             Bug::FreeWithoutCheckpoint => "free-without-checkpoint",
             Bug::TombstoneLeavesOlder => "tombstone-leaves-older",
-            Bug::NoHeartbeat => "no-heartbeat",
         }
     }
 

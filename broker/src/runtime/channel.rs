@@ -3,10 +3,6 @@
 //! Between threads: [`bounded`], a multi-producer, single-consumer queue whose ends are `Send`.
 //! Inside one executor, without atomics: [`Notify`] and [`oneshot`].
 //!
-//! A task's waker is counted in 16 bits by the backend: one task must not wait for more than about
-//! 30,000 things at once (a `join_all` over acknowledgements, say). Any number of tasks that wait
-//! for one thing each is fine.
-//!
 //! Invariant: once a channel is closed, by its receiver or by the end of that, a sender that asks
 //! after its send sees so, or what it sent is dropped. The queue below would keep what nobody
 //! receives for as long as there are senders.

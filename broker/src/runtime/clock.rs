@@ -1,13 +1,17 @@
 //! Clocks and timers of an executor.
 //!
 //! Times are u64 microseconds of one monotonic clock shared by all threads of the process, or i64
-//! milliseconds of wall time. Timers overshoot by 50-150 us, on the portable backend by up to 2 ms.
+//! milliseconds of wall time. Timers overshoot by 50-150 us, and by up to a millisecond where the
+//! kernel has no `epoll_pwait2` or forbids it.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::executor::engine::{engine, here};
+use super::timers::Armed;
 
 /// A deadline passed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,13 +20,18 @@ pub struct Elapsed;
 
 /// Monotonic microseconds since the process first asked; the same on every thread.
 pub fn now_us() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
     #[cfg(feature = "simulation")]
     if let Some(world) = super::simulated::world() {
         return world.now_us();
     }
+    now_ns() / 1000
+}
+
+/// The same in nanoseconds, for executors of real time.
+pub(super) fn now_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();
-    u64::try_from(elapsed.as_micros()).expect("a process runs for less than 500,000 years")
+    u64::try_from(elapsed.as_nanos()).expect("a process runs for less than 500 years")
 }
 
 /// Wall clock, milliseconds since 1970 (negative before). It can jump: never for durations.
@@ -40,26 +49,25 @@ pub fn wall_ms() -> i64 {
     }
 }
 
-/// A timer of the backend that runs on this thread.
+/// A timer of the executor that runs on this thread.
 enum Timer {
-    Glommio(glommio::timer::Timer),
-    Portable(Pin<Box<tokio::time::Sleep>>),
+    Native(Sleep),
     #[cfg(feature = "simulation")]
     Simulated(super::simulated::Sleep),
 }
 
 impl Timer {
     fn new(duration: Duration) -> Timer {
+        let wait_us = u64::try_from(duration.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        let deadline_us = now_us().saturating_add(wait_us);
         #[cfg(feature = "simulation")]
-        if let Some(world) = super::simulated::world() {
-            let wait_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-            let deadline_us = world.now_us().saturating_add(wait_us);
+        if super::simulated::world().is_some() {
             return Timer::Simulated(super::simulated::Sleep::until(deadline_us));
         }
-        if super::portable::is_here() {
-            return Timer::Portable(Box::pin(tokio::time::sleep(duration)));
-        }
-        Timer::Glommio(glommio::timer::Timer::new(duration))
+        Timer::Native(Sleep {
+            deadline_us,
+            armed: None,
+        })
     }
 }
 
@@ -68,10 +76,39 @@ impl Future for Timer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &mut *self {
-            Timer::Glommio(timer) => Pin::new(timer).poll(cx).map(|_| ()),
-            Timer::Portable(sleep) => sleep.as_mut().poll(cx),
+            Timer::Native(sleep) => Pin::new(sleep).poll(cx),
             #[cfg(feature = "simulation")]
             Timer::Simulated(sleep) => Pin::new(sleep).poll(cx),
+        }
+    }
+}
+
+/// Completes at a moment of the monotonic clock.
+struct Sleep {
+    deadline_us: u64,
+    armed: Option<Armed>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if now_us() >= self.deadline_us {
+            return Poll::Ready(());
+        }
+        let engine = engine();
+        if let Some(armed) = self.armed.take() {
+            engine.timers.disarm(armed);
+        }
+        self.armed = Some(engine.timers.arm(self.deadline_us, cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let (Some(armed), Some(engine)) = (self.armed.take(), here()) {
+            engine.timers.disarm(armed);
         }
     }
 }
@@ -97,8 +134,6 @@ pub async fn sleep_until(deadline_us: u64) {
 /// [`Elapsed`] if the deadline passed first; what the future had not finished is then cancelled by
 /// its own rules.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    // Not the backend's own socket timeouts: they leave their timers armed when a read is
-    // abandoned.
     let mut future = pin!(future);
     let mut timer = Timer::new(duration);
     poll_fn(|cx| {

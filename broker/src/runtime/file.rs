@@ -3,30 +3,29 @@
 //! A [`LogFile`] does aligned direct I/O on the executor's ring. Names (create, rename, unlink,
 //! list) and small files go through a [`FileAgent`], because those calls block.
 //!
-//! Invariants: no single I/O is above 1 MiB (larger ones can hang in the backend when the device's
-//! limit is lower); a short write is an error; nothing is read beyond what the kernel returned.
+//! Invariants: no single I/O is above 1 MiB; a short write is an error; nothing is read beyond what
+//! the kernel returned.
 
 mod agent;
-mod device;
 mod direct;
 mod directory;
 mod error;
+mod self_test;
 mod zeroed;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use glommio::GlommioError;
-
 pub use agent::{FileAgent, FileEntry};
-pub use device::prepare_device;
 pub use directory::{create_dir_durably, sync as sync_directory};
 pub use error::{is_failed_flush, is_of_medium, told_of};
+pub use self_test::self_test;
 pub use zeroed::Zeroed;
 
 use super::buffer::{BUFFER_BYTES_MAX, Buffer};
-use super::portable::{self, OpenMemoryFile};
+use super::executor::engine::{OpenFiles, engine};
+use super::memory::OpenMemoryFile;
 #[cfg(feature = "simulation")]
 use super::simulated::{self, disk::SimulatedFile};
 use direct::DirectFile;
@@ -42,7 +41,8 @@ pub const IO_BYTES_MAX: usize = BUFFER_BYTES_MAX;
 ///
 /// Has two descriptors when writable: a plain one, whose writes need a [`flush`](Self::flush), and
 /// an `O_DSYNC` one, whose writes are durable when they complete. Nothing orders operations in
-/// flight: await the writes before the flush that must cover them.
+/// flight: await the writes before the flush that must cover them. Dropping it closes both, once
+/// what is in flight has ended.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
@@ -51,10 +51,6 @@ pub struct LogFile {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is what servers use"
-)]
 enum Backend {
     Direct(DirectFile),
     Memory(OpenMemoryFile),
@@ -68,17 +64,15 @@ impl Backend {
         if simulated::world().is_some() {
             return SimulatedFile::open(path).await.map(Backend::Simulated);
         }
-        if portable::is_here() {
-            return OpenMemoryFile::open(path).map(Backend::Memory);
+        match &engine().files {
+            OpenFiles::Memory(disk) => OpenMemoryFile::open(disk, path).map(Backend::Memory),
+            OpenFiles::Host(_) => DirectFile::open(path, write).await.map(Backend::Direct),
         }
-        DirectFile::open(path, write).await.map(Backend::Direct)
     }
 }
 
 impl LogFile {
     /// Opens an existing file, for reading and, if `write`, for writing.
-    ///
-    /// Call [`prepare_device`] once per executor and directory before.
     ///
     /// # Errors
     /// What the operating system says; the message names the path.
@@ -165,20 +159,6 @@ impl LogFile {
         read.map_err(|error| in_context("read", &self.path, &error))
     }
 
-    /// Closes both descriptors. Dropping the file closes it too, a little later.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub async fn close(self) -> io::Result<()> {
-        let closed = match self.backend {
-            Backend::Direct(file) => file.close().await,
-            Backend::Memory(_) => Ok(()),
-            #[cfg(feature = "simulation")]
-            Backend::Simulated(_) => Ok(()),
-        };
-        closed.map_err(|error| in_context("close", &self.path, &error))
-    }
-
     async fn write_either(
         &self,
         buffer: Rc<Buffer>,
@@ -231,14 +211,6 @@ fn assert_aligned(offset: u64, bytes: usize) {
         offset.is_multiple_of(IO_ALIGN as u64),
         "an I/O at {offset} is not aligned"
     );
-}
-
-/// The plain `io::Error` in a backend error. The backend's own conversion loses the error number.
-pub(super) fn io_error(error: GlommioError<()>) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error.into(),
-    }
 }
 
 #[cfg(test)]

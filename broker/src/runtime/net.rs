@@ -1,10 +1,8 @@
 //! TCP: listeners and connections of one executor.
 //!
-//! Sending tries the plain non-blocking system call first and asks the reactor for readiness only
-//! when the socket would block. Receiving waits for readiness first, in the backend of servers, if
-//! the last receive emptied the socket. So either is one system call per operation in steady state,
-//! without a copy or an allocation. The backend's own operations would add a ring round trip to
-//! each receive and cannot send from several slices at once.
+//! Sending tries the plain non-blocking system call first and waits for readiness only when the
+//! socket would block. Receiving waits first if the last receive emptied the socket. So either is
+//! one system call per operation in steady state, without a copy or an allocation.
 //!
 //! Invariant: at most one task receives from a connection and at most one waits to send on it, at
 //! any time (asserted). They may be different tasks: share the connection as `Rc<Conn>`.
@@ -18,7 +16,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use super::executor::yield_if_needed;
-use super::portable::{self, PortableConn, PortableListener};
 #[cfg(feature = "simulation")]
 use super::simulated::{self, SimulatedConn, SimulatedListener};
 use tcp::{TcpConn, TcpListening};
@@ -35,7 +32,6 @@ pub struct Listener(Listening);
 
 enum Listening {
     Tcp(TcpListening),
-    Portable(PortableListener),
     #[cfg(feature = "simulation")]
     Simulated(SimulatedListener),
 }
@@ -50,9 +46,6 @@ impl Listener {
         if simulated::world().is_some() {
             return Ok(Self(Listening::Simulated(SimulatedListener::bind(address))));
         }
-        if portable::is_here() {
-            return PortableListener::bind(address).map(|bound| Self(Listening::Portable(bound)));
-        }
         TcpListening::bind(address).map(|bound| Self(Listening::Tcp(bound)))
     }
 
@@ -63,7 +56,6 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Listening::Tcp(listener) => listener.local_addr(),
-            Listening::Portable(listener) => listener.local_addr(),
             #[cfg(feature = "simulation")]
             Listening::Simulated(listener) => Ok(listener.address()),
         }
@@ -82,10 +74,6 @@ impl Listener {
             Listening::Tcp(listener) => {
                 let conn = skip_aborted(async || listener.accept().await).await?;
                 Ok(Conn::new(Stream::Tcp(conn)))
-            }
-            Listening::Portable(listener) => {
-                let conn = skip_aborted(async || listener.accept().await).await?;
-                Ok(Conn::new(Stream::Portable(conn)))
             }
             #[cfg(feature = "simulation")]
             Listening::Simulated(listener) => {
@@ -157,7 +145,6 @@ pub struct Conn {
 
 enum Stream {
     Tcp(TcpConn),
-    Portable(PortableConn),
     #[cfg(feature = "simulation")]
     Simulated(SimulatedConn),
 }
@@ -173,12 +160,8 @@ impl Conn {
             let conn = SimulatedConn::connect(address).await?;
             return Ok(Self::new(Stream::Simulated(conn)));
         }
-        let stream = if portable::is_here() {
-            Stream::Portable(PortableConn::connect(address).await?)
-        } else {
-            Stream::Tcp(TcpConn::connect(address).await?)
-        };
-        Ok(Self::new(stream))
+        let conn = TcpConn::connect(address).await?;
+        Ok(Self::new(Stream::Tcp(conn)))
     }
 
     /// Adopts a connection on this executor.
@@ -187,10 +170,7 @@ impl Conn {
     /// If the executor cannot wait for it.
     pub fn from_socket(socket: Socket) -> io::Result<Self> {
         Ok(Self::new(match socket.0 {
-            Detached::Socket(fd) if portable::is_here() => {
-                Stream::Portable(PortableConn::from_fd(fd)?)
-            }
-            Detached::Socket(fd) => Stream::Tcp(TcpConn::from_fd(fd)),
+            Detached::Socket(fd) => Stream::Tcp(TcpConn::from_fd(fd)?),
             #[cfg(feature = "simulation")]
             Detached::Simulated(number) => Stream::Simulated(SimulatedConn::attach(number)),
         }))
@@ -205,8 +185,7 @@ impl Conn {
     /// If the process has no free descriptor.
     pub fn into_socket(self) -> io::Result<Socket> {
         Ok(Socket(match self.stream {
-            Stream::Tcp(conn) => Detached::Socket(conn.into_fd()?),
-            Stream::Portable(conn) => Detached::Socket(conn.into_fd()),
+            Stream::Tcp(conn) => Detached::Socket(conn.into_fd()),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => Detached::Simulated(conn.detach()),
         }))
@@ -219,7 +198,6 @@ impl Conn {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.stream {
             Stream::Tcp(conn) => conn.peer_addr(),
-            Stream::Portable(conn) => conn.peer_addr(),
             #[cfg(feature = "simulation")]
             Stream::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -232,7 +210,6 @@ impl Conn {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.stream {
             Stream::Tcp(conn) => conn.local_addr(),
-            Stream::Portable(conn) => conn.local_addr(),
             #[cfg(feature = "simulation")]
             Stream::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -245,7 +222,6 @@ impl Conn {
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(conn) => conn.set_nodelay(nodelay),
-            Stream::Portable(conn) => conn.set_nodelay(nodelay),
             #[cfg(feature = "simulation")]
             Stream::Simulated(_) => Ok(()),
         }
@@ -282,7 +258,6 @@ impl Conn {
         let _receiving = Exclusive::claim(&self.receiving, "one task receives at a time");
         match &self.stream {
             Stream::Tcp(conn) => conn.recv(lender).await,
-            Stream::Portable(conn) => conn.recv(lender).await,
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.recv(lender).await,
         }
@@ -313,7 +288,6 @@ impl Conn {
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.stream {
             Stream::Tcp(conn) => conn.try_recv(buffer),
-            Stream::Portable(conn) => conn.try_recv(buffer),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.try_recv(buffer),
         }
@@ -329,7 +303,6 @@ impl Conn {
         let slices = &slices[..slices.len().min(SEND_SLICES_MAX)];
         match &self.stream {
             Stream::Tcp(conn) => conn.try_send(slices),
-            Stream::Portable(conn) => conn.try_send(slices),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.try_send(slices),
         }
@@ -353,7 +326,6 @@ impl Conn {
         let _sending = Exclusive::claim(&self.sending, "one task waits to send at a time");
         match &self.stream {
             Stream::Tcp(conn) => conn.writable(first).await,
-            Stream::Portable(conn) => conn.writable(first).await,
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => conn.writable(first).await,
         }
@@ -396,7 +368,6 @@ impl Conn {
         };
         match &self.stream {
             Stream::Tcp(conn) => conn.shutdown(directions),
-            Stream::Portable(conn) => conn.shutdown(directions),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => {
                 conn.shutdown(how != Shutdown::Write, how != Shutdown::Read);
@@ -418,7 +389,6 @@ impl std::fmt::Debug for Conn {
         let mut debug = f.debug_struct("Conn");
         match &self.stream {
             Stream::Tcp(conn) => debug.field("fd", &conn.raw_fd()),
-            Stream::Portable(conn) => debug.field("fd", &conn.raw_fd()),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => debug.field("number", &conn.number()),
         };
@@ -431,7 +401,7 @@ struct Exclusive<'a>(&'a Cell<bool>);
 
 impl<'a> Exclusive<'a> {
     fn claim(flag: &'a Cell<bool>, rule: &str) -> Self {
-        // The backend keeps one waker per direction: a second waiter would silence the first.
+        // One waker is kept per direction: a second waiter would silence the first.
         assert!(!flag.replace(true), "{rule}");
         Self(flag)
     }

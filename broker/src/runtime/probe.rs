@@ -1,6 +1,5 @@
 //! Start-up probes: what the host allows, asked before anything depends on it.
 //!
-//! The backend panics when `io_uring` is missing and hangs or fails late for most of the rest.
 //! These probes ask the kernel directly and answer with one plain sentence and its remedy. They
 //! block; call them before the executors start.
 
@@ -16,9 +15,6 @@ use rustix::process::{Resource, getrlimit};
 
 /// Alignment of all direct I/O, in bytes.
 pub const DIRECT_IO_ALIGN: usize = 4096;
-
-/// The least lockable memory that an executor starts with.
-pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
 /// What the host refuses. The message says what and how to fix it.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +40,10 @@ pub enum ProbeError {
         "this kernel has no io_uring (ENOSYS); fix: run Linux 5.15 or newer with CONFIG_IO_URING"
     )]
     UringMissing,
-    /// Too little lockable memory for the rings.
+    /// Too little memory for the rings. Some kernels count them as locked memory.
     #[error(
-        "not enough lockable memory for io_uring (ENOMEM, limit {limit_bytes} bytes); \
-         fix: ulimit -l unlimited, or LimitMEMLOCK=infinity in the service unit"
+        "not enough memory for io_uring (ENOMEM, limit of locked memory {limit_bytes} bytes); \
+         fix: more memory, or LimitMEMLOCK=infinity in the service unit"
     )]
     UringMemory {
         /// The soft limit in bytes.
@@ -56,17 +52,6 @@ pub enum ProbeError {
     /// `io_uring` failed otherwise.
     #[error("io_uring cannot be set up: {0}; fix: see dmesg, and check the limit of open files")]
     Uring(io::Error),
-    /// The limit of lockable memory is below the minimum.
-    #[error(
-        "the limit of lockable memory is {limit_bytes} bytes and {required_bytes} are needed; \
-         fix: ulimit -l unlimited, or LimitMEMLOCK=infinity in the service unit"
-    )]
-    Memlock {
-        /// The soft limit in bytes.
-        limit_bytes: u64,
-        /// What is needed, in bytes.
-        required_bytes: u64,
-    },
     /// The file system has no direct I/O.
     #[error(
         "{} does not support direct I/O (O_DIRECT); fix: put the data directory on ext4 or xfs on \
@@ -162,31 +147,8 @@ fn uring_disabled() -> u32 {
 }
 
 /// The soft limit of lockable memory in bytes; `u64::MAX` if unlimited.
-pub fn memlock_bytes() -> u64 {
+fn memlock_bytes() -> u64 {
     getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
-}
-
-/// Checks that executors can start.
-///
-/// # Errors
-/// [`ProbeError::Memlock`] if they cannot. Between the minimum and what registration takes they
-/// run, a little slower: compare [`memlock_bytes`] with [`memlock_wanted`] and warn.
-pub fn memlock() -> Result<(), ProbeError> {
-    let limit_bytes = memlock_bytes();
-    if limit_bytes < MEMLOCK_BYTES_MIN {
-        return Err(ProbeError::Memlock {
-            limit_bytes,
-            required_bytes: MEMLOCK_BYTES_MIN,
-        });
-    }
-    Ok(())
-}
-
-/// Lockable memory with which `executors` executors of `io_memory_bytes` each can register all of
-/// it (once per ring, three rings).
-pub fn memlock_wanted(executors: usize, io_memory_bytes: usize) -> u64 {
-    let bytes = io_memory_bytes.saturating_mul(3).saturating_mul(executors);
-    MEMLOCK_BYTES_MIN.max(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 /// Writes and reads back one aligned page with direct I/O in `directory`.

@@ -1,6 +1,6 @@
-//! The simulated backend: a whole node, and its clients, in one thread, decided by a seed.
+//! The simulated runtime: a whole node, and its clients, in one thread, decided by a seed.
 //!
-//! Inside [`Simulation::run`] the facade's types are of this backend: tasks run in a random order,
+//! Inside [`Simulation::run`] the runtime's types are of this kind: tasks run in a random order,
 //! the clock moves only when nothing can run, connections are queues in memory, and files lie on a
 //! [disk](disk) that loses what was not flushed. The same seed gives the same run, to the bit:
 //! [`Simulation::trace`] is a hash of everything that happened.

@@ -1,4 +1,4 @@
-//! What a node stands on: an identity, a place for its journals, and the backend that reaches it.
+//! What a node stands on: an identity, a place for its journals, and what reaches it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::Storage;
 use crate::limits::DRAIN_TIMEOUT;
-use crate::runtime::executor::Backend;
-use crate::runtime::portable::MemoryDisk;
+use crate::runtime::executor::Files;
+use crate::runtime::memory::MemoryDisk;
 use crate::store::Store;
 
 /// Where the journals are on a disk in memory.
@@ -29,7 +29,7 @@ pub(super) struct Home {
     pub(super) cluster_id: [u8; 16],
     pub(super) node: NodeId,
     pub(super) journals: PathBuf,
-    pub(super) backend: Backend,
+    pub(super) files: Files,
     store: Option<Store>,
 }
 
@@ -48,7 +48,7 @@ impl Home {
             cluster_id: Uuid::new_v4().into_bytes(),
             node: NodeId::new(1),
             journals: PathBuf::from(MEMORY_JOURNALS),
-            backend: Backend::Portable(Arc::new(MemoryDisk::default())),
+            files: Files::Memory(Arc::new(MemoryDisk::default())),
             store: None,
         }
     }
@@ -68,7 +68,7 @@ impl Home {
             cluster_id: store.cluster_id,
             node: store.node,
             journals,
-            backend: Backend::Glommio,
+            files: Files::Host,
             store: Some(store),
         })
     }

@@ -16,7 +16,7 @@ use crate::runtime::buffer;
 /// Where a node keeps its data, which also decides what it runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// In memory, for as long as the node runs. Uses no `io_uring` (the portable runtime).
+    /// In memory, for as long as the node runs. Uses no `io_uring`.
     Memory,
     /// In this directory, on a local disk with direct I/O. Made and formatted if it does not exist.
     /// A relative path counts from the process's current directory at the start. Needs `io_uring`.

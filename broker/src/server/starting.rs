@@ -146,7 +146,7 @@ impl Starting<'_> {
     fn executor(&self, index: usize) -> ExecutorConfig {
         let Plan { options, home, .. } = &self.plan;
         ExecutorConfig {
-            backend: home.backend.clone(),
+            files: home.files.clone(),
             free_buffer_bytes_max: options.free_buffer_bytes,
             progress: Arc::clone(self.plan.status.shards()[index].progress()),
             files_lock: home.lock(),
@@ -246,7 +246,7 @@ fn start_control(plan: &Plan<'_>) -> Result<Control> {
         .last()
         .expect("the control plane has a status");
     let config = ExecutorConfig {
-        backend: plan.home.backend.clone(),
+        files: plan.home.files.clone(),
         free_buffer_bytes_max: plan.options.free_buffer_bytes,
         progress: Arc::clone(of_control.progress()),
         files_lock: plan.home.lock(),

@@ -86,7 +86,7 @@ pub struct ShardBoot {
 /// Runs the shard from start to stop.
 pub async fn run(boot: ShardBoot) -> Result<()> {
     let agent = Rc::new(FileAgent::start().context("cannot start the file helper")?);
-    file::prepare_device(&boot.journals)
+    file::self_test(&boot.journals)
         .await
         .context("the data directory cannot be used")?;
     let (tail, found) = scan(&boot, &agent).await?;
@@ -165,7 +165,6 @@ async fn scan(boot: &ShardBoot, agent: &Rc<FileAgent>) -> Result<(JournalTail, S
             // What is served from here on must be on stable storage; nobody opens this one again.
             let last = LogFile::open(segment_path(&dir, previous.segment), true).await?;
             last.flush().await?;
-            last.close().await?;
         }
     }
     Ok((tail, found))

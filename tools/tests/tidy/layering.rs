@@ -8,14 +8,14 @@ use crate::finding::Finding;
 /// Crate, and what its normal dependencies must never contain.
 const ABSENT: [(&str, &str); 9] = [
     ("catena-protocol", "tokio"),
-    ("catena-protocol", "glommio"),
-    ("catena-core", "glommio"),
+    ("catena-protocol", "io-uring"),
+    ("catena-core", "io-uring"),
     ("catena-core", "tokio"),
     ("catena-core", "catena-client"),
-    ("catena-client", "glommio"),
+    ("catena-client", "io-uring"),
     ("catena-client", "catena-broker"),
     ("catena-broker", "catena-client"),
-    ("catena-tools", "glommio"),
+    ("catena-tools", "io-uring"),
 ];
 
 /// Crate, and what must be there: shows that the question is asked the right way.

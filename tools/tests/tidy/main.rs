@@ -60,8 +60,8 @@ fn the_top_level_is_as_documented() {
 }
 
 #[test]
-fn glommio_is_named_only_by_the_runtime() {
-    assert_clean(&each_rust_file(names::glommio_outside_runtime));
+fn tasks_are_made_only_by_the_runtime() {
+    assert_clean(&each_rust_file(names::executor_outside_runtime));
 }
 
 #[test]

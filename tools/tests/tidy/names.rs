@@ -87,11 +87,11 @@ pub(crate) fn top_level<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Finding
         .collect()
 }
 
-pub(crate) fn glommio_outside_runtime(source: &Source) -> Vec<Finding> {
+pub(crate) fn executor_outside_runtime(source: &Source) -> Vec<Finding> {
     outside_runtime(
         source,
-        "glommio",
-        "only the runtime facade names the runtime",
+        "async_task",
+        "only the runtime knows what its tasks are made of",
     )
 }
 
@@ -178,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_is_found_in_code_outside_the_facade_only() {
-        let text = "// glommio\nuse glommio::Task;\nunsafe { x() }\n";
+    fn the_runtime_is_found_in_code_outside_of_it_only() {
+        let text = "// async_task\nuse async_task::Task;\nunsafe { x() }\n";
         let outside = Source::new("broker/src/shard.rs", text);
-        assert_eq!(lines(&glommio_outside_runtime(&outside)), [2]);
+        assert_eq!(lines(&executor_outside_runtime(&outside)), [2]);
         assert_eq!(lines(&unsafe_outside_runtime(&outside)), [3]);
         for path in ["broker/src/runtime.rs", "broker/src/runtime/file.rs"] {
-            assert!(glommio_outside_runtime(&Source::new(path, text)).is_empty());
+            assert!(executor_outside_runtime(&Source::new(path, text)).is_empty());
             assert!(unsafe_outside_runtime(&Source::new(path, text)).is_empty());
         }
         let neighbour = Source::new("broker/src/runtime_limits.rs", text);

@@ -6,9 +6,7 @@
 use std::array;
 use std::cell::RefCell;
 
-use glommio::allocate_dma_buffer_global;
-use glommio::io::DmaBuffer;
-
+use super::memory::Memory;
 use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN};
 
 const CLASSES: usize = (BUFFER_BYTES_MAX / BUFFER_BYTES_MIN).ilog2() as usize + 1;
@@ -28,7 +26,7 @@ pub struct PoolStats {
 }
 
 struct Pool {
-    free: [Vec<DmaBuffer>; CLASSES],
+    free: [Vec<Memory>; CLASSES],
     free_bytes_max: usize,
     stats: PoolStats,
 }
@@ -59,7 +57,7 @@ pub fn stats() -> PoolStats {
     POOL.with_borrow(|pool| pool.stats)
 }
 
-pub(super) fn take(bytes: usize) -> DmaBuffer {
+pub(super) fn take(bytes: usize) -> Memory {
     assert!(
         bytes <= BUFFER_BYTES_MAX,
         "a buffer of {bytes} bytes is above the largest class"
@@ -76,10 +74,10 @@ pub(super) fn take(bytes: usize) -> DmaBuffer {
         }
         memory
     });
-    reused.unwrap_or_else(|| fresh(class_bytes(class)))
+    reused.unwrap_or_else(|| Memory::new(class_bytes(class)))
 }
 
-pub(super) fn put(memory: DmaBuffer) {
+pub(super) fn put(memory: Memory) {
     let bytes = memory.len();
     // At thread exit the pool may be gone already; the memory is then simply freed.
     let _ = POOL.try_with(|pool| {
@@ -89,14 +87,6 @@ pub(super) fn put(memory: DmaBuffer) {
             pool.free[class_of(bytes)].push(memory);
         }
     });
-}
-
-fn fresh(bytes: usize) -> DmaBuffer {
-    let mut memory = allocate_dma_buffer_global(bytes);
-    // The backend hands out uninitialized memory; also, this takes the page faults now.
-    // SAFETY: `memory` owns `bytes` writable bytes from this pointer on.
-    unsafe { memory.as_mut_ptr().write_bytes(0, bytes) };
-    memory
 }
 
 fn class_of(bytes: usize) -> usize {

@@ -193,19 +193,91 @@ fn tasks_that_are_left_over_do_not_hurt_the_end() {
 }
 
 #[test]
-fn an_orderly_end_gives_the_rings_back() {
+fn an_end_gives_everything_back_also_after_a_panic() {
     let descriptors = || std::fs::read_dir("/proc/self/fd").expect("procfs").count();
-    run(|| async {});
-    // The backend keeps one descriptor of each executor for good, for wakers on other threads; the
-    // rings are three more. Other tests of this process open and close descriptors, too, hence the
-    // several tries.
-    wait_until("the rings are closed", || {
+    // Each has three: epoll, eventfd, ring. Other tests of this process open and close
+    // descriptors, too, hence the several tries.
+    wait_until("the descriptors are closed", || {
         let before = descriptors();
         for _ in 0..20 {
             run(|| async { spawn(Queue::Network, async {}).await });
+            failure_of(|| async { panic!("in the middle") });
         }
-        descriptors() < before + 2 * 20
+        descriptors() < before + 20
     });
+}
+
+#[test]
+fn tasks_that_are_left_are_dropped_with_the_executor() {
+    let leave_a_task = |told: channel::Sender<()>| {
+        spawn(Queue::Background, async move {
+            let _told = told;
+            pending::<()>().await;
+        })
+        .detach();
+    };
+    let (told, dropped) = channel::bounded::<()>(1);
+    run(move || async move { leave_a_task(told) });
+    assert_eq!(dropped.recv_blocking(), None, "after an orderly end");
+    let (told, dropped) = channel::bounded::<()>(1);
+    failure_of(move || async move {
+        leave_a_task(told);
+        yield_now().await;
+        panic!("in the middle");
+    });
+    assert_eq!(dropped.recv_blocking(), None, "after a panic");
+}
+
+#[test]
+fn a_task_that_another_thread_wakes_runs_soon() {
+    const ROUNDS: u32 = 5_000;
+    let (there, arrived) = channel::bounded::<u32>(1);
+    let (back, returned) = channel::bounded::<u32>(1);
+    let config = ExecutorConfig::system("answers");
+    let progress = Arc::clone(&config.progress);
+    let thread = start(config, move || async move {
+        while let Some(number) = arrived.recv().await {
+            back.send(number).await.expect("the test waits");
+        }
+    });
+    let thread = thread.expect("an executor starts");
+    for round in 0..ROUNDS {
+        there.send_blocking(round).expect("it answers");
+        assert_eq!(returned.recv_blocking(), Some(round));
+    }
+    // A wake-up that was lost would be made good by the next heartbeat, 100 ms later.
+    assert!(progress.beats() < u64::from(ROUNDS) / 2);
+    drop(there);
+    thread.join().expect("no panic").expect("no error");
+}
+
+#[test]
+fn queues_share_the_time_by_their_parts() {
+    let turns = run(|| async {
+        let stop = Rc::new(Cell::new(false));
+        let busy = |queue| {
+            let (stop, turns) = (Rc::clone(&stop), Rc::new(Cell::new(0_u64)));
+            let counted = Rc::clone(&turns);
+            spawn(queue, async move {
+                while !stop.get() {
+                    let until_us = crate::runtime::clock::now_us() + 20;
+                    while crate::runtime::clock::now_us() < until_us {}
+                    counted.set(counted.get() + 1);
+                    yield_now().await;
+                }
+            })
+            .detach();
+            turns
+        };
+        let (network, background) = (busy(Queue::Network), busy(Queue::Background));
+        while background.get() < 50 {
+            clock_ticks(1).await;
+        }
+        stop.set(true);
+        (network.get(), background.get())
+    });
+    let ratio = turns.0 / turns.1;
+    assert!((10..=40).contains(&ratio), "20 to 1: {turns:?}");
 }
 
 #[test]
@@ -229,6 +301,33 @@ fn a_tracker_waits_for_every_task() {
         tracker.wait().await;
         waiting.await;
         assert_eq!((done.get(), tracker.running()), (100, 0));
+    });
+}
+
+#[test]
+fn an_idle_queue_saves_nothing_up_and_does_not_wait() {
+    run(|| async {
+        let stop = Rc::new(Cell::new(false));
+        let flag = Rc::clone(&stop);
+        // Far ahead in its own virtual time.
+        let busy = spawn(Queue::Background, async move {
+            while !flag.get() {
+                yield_now().await;
+            }
+        });
+        clock_ticks(2).await;
+        let turns = Rc::new(Cell::new(0));
+        for _ in 0..100 {
+            let counted = Rc::clone(&turns);
+            spawn(
+                Queue::Network,
+                async move { counted.set(counted.get() + 1) },
+            )
+            .await;
+        }
+        assert_eq!(turns.get(), 100);
+        stop.set(true);
+        busy.await;
     });
 }
 

@@ -21,8 +21,9 @@ use tokio::sync::oneshot;
 use super::directory::{self, create_dir_durably};
 use super::in_context;
 use super::zeroed::{self, Zeroed};
+use crate::runtime::executor::engine::{OpenFiles, engine};
 use crate::runtime::executor::{files_lock, host_cores};
-use crate::runtime::portable::{self, MemoryDisk};
+use crate::runtime::memory::MemoryDisk;
 #[cfg(feature = "simulation")]
 use crate::runtime::simulated::disk::SimulatedAgent;
 
@@ -72,7 +73,7 @@ struct Threads {
 #[derive(Debug, Clone)]
 struct Worker {
     jobs: flume::Sender<Job>,
-    /// Weak, because an executor that panics leaks this.
+    /// Weak, because it is the jobs that keep it.
     files_lock: Weak<File>,
 }
 
@@ -87,8 +88,8 @@ impl FileAgent {
         if crate::runtime::simulated::world().is_some() {
             return Ok(Self(Helper::Simulated(SimulatedAgent)));
         }
-        if let Some(portable) = portable::here() {
-            return Ok(Self(Helper::Memory(Arc::clone(portable.disk()))));
+        if let OpenFiles::Memory(disk) = &engine().files {
+            return Ok(Self(Helper::Memory(Arc::clone(disk))));
         }
         let owner = thread::current().name().unwrap_or("agent").to_owned();
         Ok(Self(Helper::Threads(Threads {

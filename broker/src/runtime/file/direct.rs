@@ -1,37 +1,29 @@
 //! A file on the executor's ring.
-//!
-//! Invariant: the memory of a write stays until the kernel is done with it, also when the write is
-//! abandoned.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use glommio::io::{DmaFile, OpenOptions};
-
-use super::io_error;
-use crate::runtime::buffer::{Buffer, WriteLease};
-use crate::runtime::executor::InFlight;
+use crate::runtime::buffer::{Buffer, allocate};
+use crate::runtime::executor::engine::{Engine, OpenFiles, engine};
+use crate::runtime::ring::Ring;
 
 /// The two descriptors of a file.
 #[derive(Debug)]
 pub(super) struct DirectFile {
-    plain: DmaFile,
-    dsync: Option<DmaFile>,
+    plain: Rc<OwnedFd>,
+    dsync: Option<Rc<OwnedFd>>,
 }
 
 impl DirectFile {
     pub(super) async fn open(path: &Path, write: bool) -> io::Result<DirectFile> {
-        let plain = OpenOptions::new()
-            .read(true)
-            .write(write)
-            .dma_open(path)
-            .await;
-        let plain = plain.map_err(io_error)?;
+        let mode = if write { libc::O_RDWR } else { libc::O_RDONLY };
+        let plain = open_with(path, mode | libc::O_DIRECT).await?;
         let dsync = if write {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).custom_flags(libc::O_DSYNC);
-            Some(options.dma_open(path).await.map_err(io_error)?)
+            Some(open_with(path, mode | libc::O_DIRECT | libc::O_DSYNC).await?)
         } else {
             None
         };
@@ -50,32 +42,31 @@ impl DirectFile {
             Some(dsync) if is_durable => dsync,
             _ => &self.plain,
         };
-        let _in_flight = InFlight::begin();
-        // Declared before the write, so dropped after it: a lease must see whether the backend
-        // still refers to the memory.
-        let lease = WriteLease::new(buffer, len);
-        file.write_rc_at(lease.source(), offset)
-            .await
-            .map_err(io_error)
+        let engine = engine();
+        ring(&engine).write(file, buffer, len, offset).await
     }
 
     pub(super) async fn flush(&self) -> io::Result<()> {
-        let _in_flight = InFlight::begin();
-        self.plain.fdatasync().await.map_err(io_error)
+        let engine = engine();
+        ring(&engine).flush(&self.plain).await
     }
 
     pub(super) async fn read(&self, offset: u64, bytes: usize) -> io::Result<Buffer> {
-        let _in_flight = InFlight::begin();
-        // Not `read_at`: at the end of a file it can return stale memory.
-        let read = self.plain.read_at_aligned(offset, bytes).await;
-        Ok(Buffer::from_read(read.map_err(io_error)?, bytes))
+        let engine = engine();
+        let buffer = allocate(bytes);
+        ring(&engine).read(&self.plain, buffer, bytes, offset).await
     }
+}
 
-    pub(super) async fn close(self) -> io::Result<()> {
-        let mut closed = self.plain.close().await;
-        if let Some(dsync) = self.dsync {
-            closed = closed.and(dsync.close().await);
-        }
-        closed.map_err(io_error)
+async fn open_with(path: &Path, flags: i32) -> io::Result<Rc<OwnedFd>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let engine = engine();
+    ring(&engine).open(path, flags).await.map(Rc::new)
+}
+
+fn ring(engine: &Engine) -> &Ring {
+    match &engine.files {
+        OpenFiles::Host(ring) => ring,
+        OpenFiles::Memory(_) => unreachable!("opened on an executor with a ring"),
     }
 }

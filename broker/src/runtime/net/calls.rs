@@ -1,4 +1,4 @@
-//! The system calls on sockets that the backends share: they never wait.
+//! The system calls on sockets: they never wait.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,6 +1,8 @@
 //! Connections lose no byte: under back pressure, at hand-over, in abandoned waits, at the end.
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -308,4 +310,27 @@ fn two_receivers_are_a_bug() {
         yield_now().await;
         let _ = left.recv(&mut [0; 24]).await;
     });
+}
+
+#[test]
+fn a_connection_is_adopted_with_the_bytes_that_wait_in_it() {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    io::Write::write_all(&mut &ours, b"early").expect("it takes bytes");
+    let moved = run(|| async move {
+        let conn = Conn::from_socket(Socket::from(OwnedFd::from(theirs)));
+        let conn = conn.expect("a pair can be waited for");
+        let mut first = [0; 2];
+        assert!(conn.recv_exact(&mut first).await.expect("there"));
+        conn.into_socket().expect("a descriptor")
+    });
+    run(|| async move {
+        let conn = Conn::from_socket(moved).expect("it can be waited for");
+        let mut rest = [0; 3];
+        assert!(conn.recv_exact(&mut rest).await.expect("there"));
+        assert_eq!(&rest, b"rly");
+        conn.send_all(b"!").await.expect("the other end is open");
+    });
+    let mut answer = [0];
+    io::Read::read_exact(&mut &ours, &mut answer).expect("an answer");
+    assert_eq!(&answer, b"!");
 }

@@ -2,7 +2,7 @@
 //!
 //! Tasks belong to *domains* and pass their domain on to what they spawn. A domain can be ended at
 //! any moment between two polls, which drops all of its tasks: that is how a node crashes. A panic
-//! ends the run and is reported. Of the facade's queues nothing is kept: any order must do.
+//! ends the run and is reported. Of the queues nothing is kept: any order must do.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

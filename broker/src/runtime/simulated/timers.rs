@@ -1,19 +1,17 @@
 //! The virtual clock: it stands still while anything can run, and then jumps to the next timer.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::world;
+use crate::runtime::timers::{self, Armed};
 
 #[derive(Default)]
 pub(super) struct Timers {
     now_us: Cell<u64>,
-    next: Cell<u64>,
-    /// By deadline, then in the order they were set.
-    armed: RefCell<BTreeMap<(u64, u64), Waker>>,
+    armed: timers::Timers,
 }
 
 impl Timers {
@@ -24,14 +22,12 @@ impl Timers {
     /// Lets a little time pass, and wakes what became due by that.
     pub(super) fn pass_us(&self, us: u64) {
         self.now_us.set(self.now_us.get() + us);
-        while self.next_deadline().is_some_and(|at| at <= self.now_us()) {
-            self.fire_next();
-        }
+        self.armed.fire(self.now_us());
     }
 
     /// Moves on to the next deadline; false if there is none.
     pub(super) fn advance(&self) -> bool {
-        let Some(deadline_us) = self.next_deadline() else {
+        let Some(deadline_us) = self.armed.next_us() else {
             return false;
         };
         self.now_us.set(self.now_us().max(deadline_us));
@@ -39,28 +35,12 @@ impl Timers {
         true
     }
 
-    fn next_deadline(&self) -> Option<u64> {
-        let armed = self.armed.borrow();
-        armed.first_key_value().map(|((at, _), _)| *at)
-    }
-
-    fn fire_next(&self) {
-        let due = self.armed.borrow_mut().pop_first();
-        if let Some((_, waker)) = due {
-            waker.wake();
-        }
-    }
-
-    fn arm(&self, deadline_us: u64, waker: Waker) -> (u64, u64) {
-        let number = self.next.get();
-        self.next.set(number + 1);
-        let key = (deadline_us, number);
-        self.armed.borrow_mut().insert(key, waker);
-        key
+    fn arm(&self, deadline_us: u64, waker: Waker) -> Armed {
+        self.armed.arm(deadline_us, waker)
     }
 
     pub(super) fn clear(&self) {
-        drop(self.armed.take());
+        self.armed.clear();
     }
 }
 
@@ -68,7 +48,7 @@ impl Timers {
 #[derive(Debug)]
 pub(in crate::runtime) struct Sleep {
     deadline_us: u64,
-    armed: Option<(u64, u64)>,
+    armed: Option<Armed>,
 }
 
 impl Sleep {
@@ -85,8 +65,8 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let world = super::this_world();
-        if let Some(key) = self.armed.take() {
-            world.timers.armed.borrow_mut().remove(&key);
+        if let Some(armed) = self.armed.take() {
+            world.timers.armed.disarm(armed);
         }
         if world.now_us() >= self.deadline_us {
             return Poll::Ready(());
@@ -98,9 +78,8 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let (Some(key), Some(world)) = (self.armed, world()) {
-            let waker = world.timers.armed.borrow_mut().remove(&key);
-            drop(waker);
+        if let (Some(armed), Some(world)) = (self.armed.take(), world()) {
+            world.timers.armed.disarm(armed);
         }
     }
 }

@@ -23,12 +23,12 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// use std::path::Path;
 /// use std::sync::Arc;
 ///
-/// use catena_broker::runtime::executor::{Backend, ExecutorConfig, start};
+/// use catena_broker::runtime::executor::{ExecutorConfig, Files, start};
 /// use catena_broker::runtime::file::FileAgent;
-/// use catena_broker::runtime::portable::MemoryDisk;
+/// use catena_broker::runtime::memory::MemoryDisk;
 ///
 /// let config = ExecutorConfig {
-///     backend: Backend::Portable(Arc::new(MemoryDisk::default())),
+///     files: Files::Memory(Arc::new(MemoryDisk::default())),
 ///     ..ExecutorConfig::system("example")
 /// };
 /// let thread = start(config, || async {

@@ -1,63 +1,39 @@
-//! Preparing an executor for a device, before its first real I/O there.
+//! Testing a directory's files before anything depends on them.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use glommio::io::OpenOptions;
-
-use super::{IO_ALIGN, LogFile, in_context, io_error};
+use super::{IO_ALIGN, LogFile, in_context};
 use crate::runtime::buffer::{Buffer, allocate};
+use crate::runtime::executor::engine::{OpenFiles, engine};
 use crate::runtime::random;
 
-/// Prepares the current executor for I/O in `directory` and tests it there: writes both ways,
-/// flushes, reads back and compares. Call once per executor and directory, before any
-/// [`LogFile::open`].
+/// Tests the current executor's I/O in `directory`: writes both ways, flushes, reads back and
+/// compares. Blocks for a moment; for the start.
 ///
 /// # Errors
 /// What the operating system says, or `InvalidData` if the bytes read are not the bytes written.
-pub async fn prepare_device(directory: impl AsRef<Path>) -> io::Result<()> {
+pub async fn self_test(directory: impl AsRef<Path>) -> io::Result<()> {
     #[cfg(feature = "simulation")]
     if crate::runtime::simulated::world().is_some() {
         return Ok(());
     }
-    if crate::runtime::portable::is_here() {
+    if matches!(engine().files, OpenFiles::Memory(_)) {
         return Ok(());
     }
     let path = directory
         .as_ref()
         .join(format!(".self-test-{:016x}", random::u64()));
     fs::write(&path, [0; 2 * IO_ALIGN]).map_err(|error| in_context("create", &path, &error))?;
-    let tested = settle_polling_and_test(&path).await;
+    let tested = write_and_read_back(&path).await;
     let removed = fs::remove_file(&path).map_err(|error| in_context("remove", &path, &error));
     tested.and(removed)
 }
 
-async fn settle_polling_and_test(path: &Path) -> io::Result<()> {
-    settle_polling(path)
-        .await
-        .map_err(|error| in_context("open", path, &error))?;
+async fn write_and_read_back(path: &Path) -> io::Result<()> {
     let file = LogFile::open(path, true).await?;
-    let tested = write_and_read_back(&file).await;
-    let closed = file.close().await;
-    tested.and(closed)
-}
-
-/// The first file that a thread opens on a device decides whether the backend uses polled I/O
-/// there: it tries a polled read. On an empty file that read succeeds on any device, and later
-/// reads then fail with `EOPNOTSUPP`. A descriptor that cannot be read fails the trial on every
-/// device, which leaves polling off.
-async fn settle_polling(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new()
-        .write(true)
-        .dma_open(path)
-        .await
-        .map_err(io_error)?;
-    file.close().await.map_err(io_error)
-}
-
-async fn write_and_read_back(file: &LogFile) -> io::Result<()> {
     let page = IO_ALIGN as u64;
     let written = [test_page(), test_page()];
     file.write(Rc::clone(&written[0]), IO_ALIGN, 0).await?;

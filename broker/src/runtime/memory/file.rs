@@ -7,18 +7,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::disk::MemoryFile;
-use super::{here, yield_now};
+use super::disk::{MemoryDisk, MemoryFile};
 use crate::runtime::buffer::{Buffer, allocate};
+use crate::runtime::executor::yield_now;
 
 /// A file that is open for aligned I/O.
 #[derive(Debug)]
 pub(in crate::runtime) struct OpenMemoryFile(Arc<MemoryFile>);
 
 impl OpenMemoryFile {
-    pub(in crate::runtime) fn open(path: &Path) -> io::Result<OpenMemoryFile> {
-        let portable = here().expect("files in memory are opened on a portable executor");
-        portable.disk().open(path).map(OpenMemoryFile)
+    pub(in crate::runtime) fn open(disk: &MemoryDisk, path: &Path) -> io::Result<OpenMemoryFile> {
+        disk.open(path).map(OpenMemoryFile)
     }
 
     pub(in crate::runtime) async fn write(&self, bytes: &[u8], offset: u64) {
