@@ -78,7 +78,7 @@ pub const EMBEDDED_SPACE_BYTES: u64 = 4 * GIB;
 pub const EMBEDDED_FREE_BUFFER_BYTES: usize = 8 << 20;
 
 /// How often the watchdog looks, and after how long without a beat it reports a shard. Executors
-/// beat every 5 ms while they work and every 100 ms while they do not.
+/// beat every 25 ms.
 pub const WATCHDOG_PERIOD: Duration = Duration::from_millis(50);
 pub const WATCHDOG_STALL: Duration = Duration::from_millis(200);
 

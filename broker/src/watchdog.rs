@@ -1,9 +1,9 @@
 //! Watches the heartbeats of the shards' executors from a thread of its own.
 //!
-//! A shard can stop for reasons it cannot see itself: a task that never yields, a blocking call,
-//! a runtime that parks with runnable tasks. The watchdog reports (log, `/healthz`, counter) and
-//! rouses the shard's thread, which cures the last of them and no other. It wakes 20 times a second
-//! and does a load per shard each time, which costs about 0.06 % of a core.
+//! A shard can stop for reasons it cannot see itself: a task that never yields, a blocking call, a
+//! host that takes its core. The watchdog reports that (log, `/healthz`, counter) and does nothing
+//! else about it. It wakes 20 times a second and does a load per shard each time, which costs about
+//! 0.06 % of a core.
 
 use std::io;
 use std::sync::Arc;
@@ -188,7 +188,7 @@ mod tests {
         let mut detector = StallDetector::default();
         let mut beats = 1;
         for period in 1..200 {
-            // A beat every 150 ms: half as long again as the executors' idle interval.
+            // A beat every 150 ms: six times the executors' interval.
             if period % 3 == 0 {
                 beats += 1;
             }

@@ -180,15 +180,12 @@ impl Conn {
     ///
     /// No byte is lost: nothing is buffered here, so what the kernel has received and this side has
     /// not read stays in the socket.
-    ///
-    /// # Errors
-    /// If the process has no free descriptor.
-    pub fn into_socket(self) -> io::Result<Socket> {
-        Ok(Socket(match self.stream {
+    pub fn into_socket(self) -> Socket {
+        Socket(match self.stream {
             Stream::Tcp(conn) => Detached::Socket(conn.into_fd()),
             #[cfg(feature = "simulation")]
             Stream::Simulated(conn) => Detached::Simulated(conn.detach()),
-        }))
+        })
     }
 
     /// The peer's address.

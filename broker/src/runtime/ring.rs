@@ -75,16 +75,20 @@ impl Ring {
     /// With what the kernel offers to spare interrupts: completions wait until this thread next
     /// enters the kernel (Linux 5.19), and it alone submits (6.0).
     pub(super) fn new() -> io::Result<Ring> {
+        Ring::sized(SUBMISSIONS, COMPLETIONS)
+    }
+
+    fn sized(submissions: u32, completions: u32) -> io::Result<Ring> {
         let build = |cooperates: bool, is_single: bool| {
             let mut builder = IoUring::builder();
-            builder.setup_cqsize(COMPLETIONS);
+            builder.setup_cqsize(completions);
             if cooperates {
                 builder.setup_coop_taskrun();
             }
             if is_single {
                 builder.setup_single_issuer();
             }
-            builder.build(SUBMISSIONS)
+            builder.build(submissions)
         };
         let is_unknown = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
         let mut ring = build(true, true);
@@ -100,16 +104,31 @@ impl Ring {
         })
     }
 
-    /// Hands what was collected to the kernel.
+    /// Hands what was collected to the kernel, and has it hand out completions that did not fit.
+    ///
+    /// What it cannot take now stays ([`has_more`](Self::has_more)); the caller tries again soon.
+    ///
+    /// # Panics
+    /// If the kernel refuses the ring itself.
     pub(super) fn submit(&self) {
         let mut ring = self.ring.borrow_mut();
-        if ring.submission().is_empty() {
-            return;
+        loop {
+            let submission = ring.submission();
+            if submission.is_empty() && !submission.cq_overflow() {
+                return;
+            }
+            drop(submission);
+            match ring.submit() {
+                // It ends early at an operation that it does not take: the rest is as good.
+                Ok(1..) => {}
+                Ok(0) => return,
+                Err(error) => match error.raw_os_error() {
+                    // No memory, no room for completions, a signal.
+                    Some(libc::EAGAIN | libc::EBUSY | libc::EINTR) => return,
+                    _ => panic!("the kernel refuses the ring: {error}"),
+                },
+            }
         }
-        // It fails while the kernel has no room for more completions (EBUSY) or no memory
-        // (EAGAIN), or for a signal: what was not taken stays, and the next turn tries again. The
-        // caller's wait must not be longer than that.
-        let _ = ring.submit();
     }
 
     /// Whether operations wait to be handed over.
@@ -121,7 +140,13 @@ impl Ring {
     pub(super) fn reap(&self) {
         loop {
             let next = self.ring.borrow_mut().completion().next();
-            let Some(completion) = next else { return };
+            let Some(completion) = next else {
+                if self.ring.borrow_mut().submission().cq_overflow() {
+                    self.submit();
+                    continue;
+                }
+                return;
+            };
             let key = usize::try_from(completion.user_data()).expect("a key of the slab");
             self.complete(key, completion.result());
         }
@@ -146,17 +171,18 @@ impl Ring {
         }
     }
 
-    /// Waits for all operations until `deadline`. What the kernel has not done then keeps its
-    /// memory for good.
-    pub(super) fn finish(&self, deadline: Instant) {
+    /// Waits for all operations until `deadline`; false if the kernel has not done all by then.
+    /// Those keep their memory for good.
+    pub(super) fn finish(&self, deadline: Instant) -> bool {
         loop {
             self.submit();
             self.reap();
             if self.operations.borrow().is_empty() {
-                return;
+                return true;
             }
             if Instant::now() >= deadline {
-                return mem::forget(self.operations.take());
+                mem::forget(self.operations.take());
+                return false;
             }
             thread::sleep(PAUSE_AT_END);
         }
@@ -321,3 +347,6 @@ impl Drop for Pending<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -206,13 +206,15 @@ impl Starting<'_> {
         }
     }
 
-    /// Why the start failed: the error of the first thread that ended.
+    /// Why the start failed: the error of the first thread that ended, or that is about to.
     fn failure(&mut self) -> anyhow::Error {
-        let ended = self
-            .threads
-            .iter()
-            .position(|(_, thread)| thread.is_finished());
-        let (name, thread) = self.threads.swap_remove(ended.unwrap_or(0));
+        let mut threads = self.threads.iter();
+        let Some(ended) = threads.position(|(_, thread)| thread.is_finished()) else {
+            // It has let go of its channels.
+            thread::sleep(LOOK_INTERVAL);
+            return self.failure();
+        };
+        let (name, thread) = self.threads.swap_remove(ended);
         join(&name, thread)
             .err()
             .unwrap_or_else(|| anyhow!("{name} ended before it served"))

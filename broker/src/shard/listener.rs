@@ -25,7 +25,7 @@ use crate::limits::{
     HELLO_TIMEOUT, PRODUCE_CREDIT_BYTES,
 };
 use crate::runtime::clock;
-use crate::runtime::executor::Queue;
+use crate::runtime::executor::{Queue, yield_if_needed};
 use crate::runtime::net::{Conn, Listener};
 
 /// How long to wait after the system refused to accept (out of descriptors).
@@ -43,7 +43,10 @@ pub async fn accept_loop(shard: Rc<Shard>, listener: Listener) {
             }
         };
         match next {
-            Ok(conn) => accepted(&shard, conn),
+            Ok(conn) => {
+                accepted(&shard, conn);
+                yield_if_needed().await;
+            }
             Err(error) => {
                 warn!(%error, "cannot accept connections");
                 clock::sleep(ACCEPT_RETRY).await;
@@ -162,22 +165,17 @@ async fn route(shard: &Rc<Shard>, conn: Conn, hello: HelloRequest, correlation: 
     if wanted == shard.id || wanted.get() >= shard.node.shards {
         return welcome(shard, conn, hello, correlation).await;
     }
-    match conn.into_socket() {
-        Ok(socket) => {
-            let to = &shard.mesh[usize::from(wanted.get())];
-            let adopt = ShardMessage::Adopt {
-                socket,
-                hello,
-                correlation,
-            };
-            if to.send(adopt).await.is_err() {
-                debug!(
-                    shard = wanted.get(),
-                    "the shard that a client asked for is gone"
-                );
-            }
-        }
-        Err(error) => warn!(%error, "cannot hand a connection over"),
+    let to = &shard.mesh[usize::from(wanted.get())];
+    let adopt = ShardMessage::Adopt {
+        socket: conn.into_socket(),
+        hello,
+        correlation,
+    };
+    if to.send(adopt).await.is_err() {
+        debug!(
+            shard = wanted.get(),
+            "the shard that a client asked for is gone"
+        );
     }
 }
 

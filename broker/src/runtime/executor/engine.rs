@@ -9,11 +9,13 @@ use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,7 @@ use rustix::thread::CpuSet;
 use slab::Slab;
 
 use super::heartbeat::{self, Progress};
-use super::queues::{Queue, Queues, Runnable};
+use super::queues::{Queue, Queues};
 use super::remote::Remote;
 use super::{ExecutorConfig, Files, task};
 use crate::runtime::clock;
@@ -52,7 +54,11 @@ pub(in crate::runtime) struct Engine {
     /// would compete with the shard for its own core.
     pub(super) host_cores: Option<CpuSet>,
     pub(super) files_lock: Weak<File>,
+    /// What the destructor of a task panicked with.
+    panic: Cell<Option<Panic>>,
 }
+
+type Panic = Box<dyn Any + Send>;
 
 /// What the files of an executor are read and written with.
 #[expect(
@@ -87,6 +93,7 @@ impl Engine {
             files,
             host_cores,
             files_lock: Weak::clone(&config.files_lock),
+            panic: Cell::default(),
         }))
     }
 
@@ -114,6 +121,9 @@ impl Engine {
         let _ = ready.try_send(());
         loop {
             self.queues.run_a_turn();
+            if let Some(panic) = self.panic.take() {
+                resume_unwind(panic);
+            }
             if let Some(output) = ended.take() {
                 drop(main);
                 return output;
@@ -143,13 +153,13 @@ impl Engine {
 
     /// How long nothing is to be done; without an end if that is until something comes.
     fn timeout(&self) -> Option<Duration> {
+        if !self.queues.is_empty() || !self.remote.try_sleep() {
+            return Some(Duration::ZERO);
+        }
         if let OpenFiles::Host(ring) = &self.files
             && ring.has_more()
         {
             return Some(SUBMIT_AGAIN);
-        }
-        if !self.queues.is_empty() || !self.remote.try_sleep() {
-            return Some(Duration::ZERO);
         }
         let next_us = self.timers.next_us()?;
         Some(Duration::from_micros(
@@ -157,7 +167,7 @@ impl Engine {
         ))
     }
 
-    /// Makes a task of a future. It runs first when the caller next awaits.
+    /// Makes a task of a future. It first runs after the caller next awaits.
     pub(super) fn spawn<F>(
         self: &Rc<Self>,
         queue: Queue,
@@ -170,7 +180,7 @@ impl Engine {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
         let future = Counted {
-            future,
+            future: Some(future),
             counted: Count {
                 engine: Rc::clone(self),
                 key: entry.key(),
@@ -195,11 +205,12 @@ impl Engine {
     pub(super) fn finish(&self) {
         let deadline = Instant::now() + END_TIME;
         self.drop_tasks(deadline);
-        for (_, runnable) in self.remote.close() {
-            drop_task(runnable);
-        }
-        if let OpenFiles::Host(ring) = &self.files {
-            ring.finish(deadline);
+        drop(self.remote.close());
+        if let OpenFiles::Host(ring) = &self.files
+            && !ring.finish(deadline)
+        {
+            // A late write must not meet whoever opens the files next.
+            mem::forget(self.files_lock.upgrade());
         }
     }
 
@@ -218,25 +229,34 @@ impl Engine {
             self.remote
                 .drain(|queue, runnable| self.queues.push(queue, runnable));
             while let Some(runnable) = self.queues.pop() {
-                drop_task(runnable);
+                drop(runnable);
             }
+            // One that another thread is waking comes in when that thread has had its turn.
+            thread::yield_now();
         }
     }
-}
-
-/// Drops the future of a task, whose destructors may find anything after a panic.
-fn drop_task(runnable: Runnable) {
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(runnable)));
-    // It was said what went wrong first.
-    let _: Result<(), Box<dyn Any + Send>> = dropped;
 }
 
 pin_project! {
     /// A future that its engine knows of for as long as it exists.
     struct Counted<F> {
+        // Until it is dropped.
         #[pin]
-        future: F,
+        future: Option<F>,
         counted: Count,
+    }
+
+    impl<F> PinnedDrop for Counted<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // Here, because the process would end with a panic that goes on. The first one counts:
+            // destructors may find anything after a panic.
+            let dropped = catch_unwind(AssertUnwindSafe(|| this.future.set(None)));
+            if let Err(panic) = dropped {
+                let first = this.counted.engine.panic.take();
+                this.counted.engine.panic.set(first.or(Some(panic)));
+            }
+        }
     }
 }
 
@@ -248,11 +268,9 @@ struct Count {
 impl<F: Future> Future for Counted<F> {
     type Output = F::Output;
 
-    fn poll(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<F::Output> {
-        self.project().future.poll(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let future = self.project().future.as_pin_mut();
+        future.expect("there until it is dropped").poll(cx)
     }
 }
 

@@ -9,7 +9,8 @@ use tracing::warn;
 use super::thread_times::{ThreadClock, ThreadTimes};
 use crate::runtime::clock;
 
-const BEAT: Duration = Duration::from_millis(100);
+/// A quarter of what a beat may be late, and an eighth of what the watchdog takes for a stall.
+const BEAT: Duration = Duration::from_millis(25);
 
 /// A beat that is later than this counts as late: the executor did not move for so long.
 const LATE_US: u64 = 100_000;

@@ -19,6 +19,11 @@ use crate::runtime::clock;
 /// that yield.
 const TURN_NS: u64 = 500_000;
 
+/// Most virtual time that a round is charged, in nanoseconds. A task that held the executor for
+/// long (or a host that took the core meanwhile) must not silence its whole queue for 20 times as
+/// long.
+const CHARGE_MAX_NS: u64 = 200_000_000;
+
 /// One turn of a task that is this long is worth a line for developers,
 const HELD_LONG_NS: u64 = 10_000_000;
 /// and one for operators.
@@ -149,8 +154,8 @@ impl Queues {
             }
         }
         let ran_ns = now_ns.saturating_sub(began_ns);
-        let virtual_ns = queue.virtual_ns.get() + ran_ns * 1000 / which.shares();
-        queue.virtual_ns.set(virtual_ns);
+        let charge_ns = (ran_ns * 1000 / which.shares()).min(CHARGE_MAX_NS);
+        queue.virtual_ns.set(queue.virtual_ns.get() + charge_ns);
         now_ns
     }
 }

@@ -41,6 +41,40 @@ fn a_panic_in_a_detached_task_ends_the_executor() {
     assert_eq!(message, "shard-7 panicked: block 3 is missing");
 }
 
+/// Panics when its owner is dropped.
+struct PanicOnDrop(&'static str);
+
+impl Drop for PanicOnDrop {
+    fn drop(&mut self) {
+        panic!("{}", self.0);
+    }
+}
+
+#[test]
+fn a_panic_in_a_destructor_ends_the_executor_and_not_the_process() {
+    let pends_with = |bomb: PanicOnDrop| async move {
+        let _bomb = bomb;
+        pending::<()>().await;
+    };
+    let message = failure_of(move || async move {
+        let task = spawn(
+            Queue::Network,
+            pends_with(PanicOnDrop("a count fell below 0")),
+        );
+        yield_now().await;
+        drop(task);
+        pending::<()>().await;
+    });
+    assert_eq!(message, "shard-7 panicked: a count fell below 0");
+
+    let message = failure_of(move || async move {
+        spawn(Queue::Network, pends_with(PanicOnDrop("a consequence"))).detach();
+        yield_now().await;
+        panic!("the cause");
+    });
+    assert_eq!(message, "shard-7 panicked: the cause");
+}
+
 #[test]
 fn a_core_that_does_not_exist_is_an_error_at_start() {
     let config = ExecutorConfig::shard("shard-0", Some(1023));
@@ -245,7 +279,7 @@ fn a_task_that_another_thread_wakes_runs_soon() {
         there.send_blocking(round).expect("it answers");
         assert_eq!(returned.recv_blocking(), Some(round));
     }
-    // A wake-up that was lost would be made good by the next heartbeat, 100 ms later.
+    // A wake-up that was lost would be made good by the next heartbeat.
     assert!(progress.beats() < u64::from(ROUNDS) / 2);
     drop(there);
     thread.join().expect("no panic").expect("no error");
@@ -260,8 +294,7 @@ fn queues_share_the_time_by_their_parts() {
             let counted = Rc::clone(&turns);
             spawn(queue, async move {
                 while !stop.get() {
-                    let until_us = crate::runtime::clock::now_us() + 20;
-                    while crate::runtime::clock::now_us() < until_us {}
+                    work_for_us(20);
                     counted.set(counted.get() + 1);
                     yield_now().await;
                 }
@@ -278,6 +311,39 @@ fn queues_share_the_time_by_their_parts() {
     });
     let ratio = turns.0 / turns.1;
     assert!((10..=40).contains(&ratio), "20 to 1: {turns:?}");
+}
+
+fn work_for_us(us: u64) {
+    let until_us = crate::runtime::clock::now_us() + us;
+    while crate::runtime::clock::now_us() < until_us {}
+}
+
+#[test]
+fn a_task_that_held_the_executor_does_not_silence_its_queue_for_long() {
+    let turns = run(|| async {
+        let stop = Rc::new(Cell::new(false));
+        let (flag, turns) = (Rc::clone(&stop), Rc::new(Cell::new(0_u64)));
+        let counted = Rc::clone(&turns);
+        let busy = spawn(Queue::Network, async move {
+            while !flag.get() {
+                work_for_us(20);
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        let held = spawn(Queue::Background, async move {
+            work_for_us(100_000);
+            let before = turns.get();
+            yield_now().await;
+            turns.get() - before
+        });
+        let turns = held.await;
+        stop.set(true);
+        busy.await;
+        turns
+    });
+    // 200 ms of the other queue, not the 2 s that 100 ms cost at a twentieth.
+    assert!(turns < 15_000, "{turns} turns of 20 us before the next one");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Open files of the memory disk.
 //!
-//! Every operation gives the other tasks of the thread a turn, as an operation of a disk would:
+//! Every operation lets the other tasks of its queue go first, as an operation of a disk would:
 //! group commit depends on it to find company for the next group.
 
 use std::io;

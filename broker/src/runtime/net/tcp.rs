@@ -102,20 +102,22 @@ impl TcpConn {
 
     /// Waits for bytes, first if the last receive left room in its memory.
     pub(super) async fn recv(&self, lender: &impl Lender) -> io::Result<usize> {
-        let received = self.0.read(|fd| {
-            lender.lend(|room| {
-                let received = calls::recv(fd, room)?;
-                if received < room.len() {
-                    self.0.drained();
-                }
-                Ok(received)
-            })
-        });
+        let received = self.0.read(|_| lender.lend(|room| self.try_recv(room)));
         received.await
     }
 
+    /// What leaves room has emptied the socket. (A receive also ends at urgent data, which no client
+    /// of ours sends: who does waits until more comes.)
     pub(super) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        calls::recv(self.0.fd(), buffer)
+        let received = calls::recv(self.0.fd(), buffer);
+        let has_emptied = match &received {
+            Ok(bytes) => *bytes < buffer.len(),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if has_emptied {
+            self.0.drained();
+        }
+        received
     }
 
     pub(super) fn try_send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -145,8 +145,10 @@ fn a_handed_over_connection_loses_no_byte() {
             let mut hello = [0; HELLO];
             assert!(conn.recv_exact(&mut hello).await.expect("the client sends"));
             check(&hello, 0);
-            let fd = conn.into_socket().expect("a free descriptor");
-            hand_over.send(fd).await.expect("the owner runs");
+            hand_over
+                .send(conn.into_socket())
+                .await
+                .expect("the owner runs");
         }
     });
     let owner = start(ExecutorConfig::system("owner"), move || async move {
@@ -321,7 +323,7 @@ fn a_connection_is_adopted_with_the_bytes_that_wait_in_it() {
         let conn = conn.expect("a pair can be waited for");
         let mut first = [0; 2];
         assert!(conn.recv_exact(&mut first).await.expect("there"));
-        conn.into_socket().expect("a descriptor")
+        conn.into_socket()
     });
     run(|| async move {
         let conn = Conn::from_socket(moved).expect("it can be waited for");
