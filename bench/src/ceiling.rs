@@ -7,6 +7,7 @@ pub(crate) mod blocking_server;
 pub(crate) mod disk;
 pub(crate) mod loopback;
 pub(crate) mod report;
+pub(crate) mod sink;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,6 +113,7 @@ fn probes(first_fill: bool) -> Vec<Probe> {
         Probe::DiskWrite4KibDsync,
         Probe::DiskRead1Mib,
         Probe::Loopback,
+        Probe::Sink1Mib,
         Probe::BlockingServerFlush,
         Probe::BlockingServerDsync,
     ];
@@ -131,6 +133,7 @@ fn measure(probe: Probe, args: &CeilingArgs, file: &TestFile) -> Result<RunFigur
         Probe::DiskWrite4KibDsync => disk::write_dsync(file, 4 << 10, time),
         Probe::DiskRead1Mib => disk::read_sequential(file, time),
         Probe::Loopback => loopback::stream(server_core, client_core, time),
+        Probe::Sink1Mib => sink::stream(file, server_core, client_core, time),
         Probe::BlockingServerFlush => {
             blocking_server::measure(file, false, server_core, client_core, time)
         }

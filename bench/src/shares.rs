@@ -31,10 +31,11 @@ pub(crate) enum Compared {
 }
 
 /// What has to be measured for every share there is.
-pub(crate) const HELD_AGAINST: [Probe; 5] = [
+pub(crate) const HELD_AGAINST: [Probe; 6] = [
     Probe::DiskWrite1Mib,
     Probe::DiskRead1Mib,
     Probe::Loopback,
+    Probe::Sink1Mib,
     Probe::BlockingServerFlush,
     Probe::BlockingServerDsync,
 ];
@@ -50,6 +51,7 @@ pub(crate) fn shares(compared: Compared, ceiling: &CeilingReport) -> Vec<Share> 
             lower(mb_per_second, ceiling),
             throughput(mb_per_second, Probe::DiskWrite1Mib),
             throughput(mb_per_second, Probe::Loopback),
+            throughput(mb_per_second, Probe::Sink1Mib),
         ]
         .into_iter()
         .flatten()

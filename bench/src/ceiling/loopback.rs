@@ -15,6 +15,9 @@ use crate::payload::fill_random;
 
 const WRITE_BYTES: usize = 1 << 20;
 
+/// Of the bytes that are sent.
+pub(super) const SEED: u64 = 1;
+
 /// Streams for about `time` from a thread on `client_core` to one on `server_core`.
 ///
 /// Bytes are counted where they arrive, over the time until the last one did.
@@ -35,9 +38,9 @@ pub(crate) fn stream(server_core: usize, client_core: usize, time: Duration) -> 
     Ok(RunFigures::from_totals(&latencies, bytes, elapsed_ns))
 }
 
-fn send(mut stream: TcpStream, time: Duration) -> Result<Latencies> {
+pub(super) fn send(mut stream: TcpStream, time: Duration) -> Result<Latencies> {
     let mut buffer = vec![0; WRITE_BYTES];
-    fill_random(&mut buffer, 1);
+    fill_random(&mut buffer, SEED);
     let mut latencies = Latencies::new();
     let started = Instant::now();
     while started.elapsed() < time {

@@ -31,6 +31,8 @@ pub(crate) enum Probe {
     #[serde(rename = "disk_read_1mib")]
     DiskRead1Mib,
     Loopback,
+    #[serde(rename = "sink_1mib")]
+    Sink1Mib,
     BlockingServerFlush,
     BlockingServerDsync,
 }
@@ -46,6 +48,7 @@ impl Probe {
             Self::DiskFirstFill1Mib => "write 1 MiB x 16, then flush, first fill",
             Self::DiskRead1Mib => "read 1 MiB x 2, sequential",
             Self::Loopback => "TCP loopback, 1 MiB writes",
+            Self::Sink1Mib => "both at once: loopback to 1 MiB x 16, flushed",
             Self::BlockingServerFlush => "blocking server, 1 KiB, write + flush",
             Self::BlockingServerDsync => "blocking server, 1 KiB, O_DSYNC",
         }
