@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 
-use crate::runtime::buffer::Buffer;
+use crate::runtime::buffer::{self, Buffer};
 
 /// Keys that the hand may hold, besides twice the number of entries, before it is swept.
 const HAND_SLACK: usize = 1024;
@@ -136,6 +136,7 @@ impl BlockCache {
         );
         self.hand.push_back(key);
         self.sweep_hand();
+        self.lend_rest();
     }
 
     /// Forgets every block of a segment that is about to be reused.
@@ -148,6 +149,12 @@ impl BlockCache {
         for key in keys {
             self.remove(key);
         }
+    }
+
+    /// Lets free buffers use what the cache does not: a whole segment that is forgotten leaves more
+    /// of them than are kept otherwise, and the next blocks would need fresh memory.
+    fn lend_rest(&self) {
+        buffer::lend(self.budget_bytes - self.charged_bytes);
     }
 
     /// Capacity held, in bytes.
@@ -176,6 +183,9 @@ impl BlockCache {
     fn remove(&mut self, key: Key) {
         if let Some(entry) = self.entries.remove(&key) {
             self.charged_bytes -= entry.buffer.capacity();
+            self.lend_rest();
+            // Only now, so that it is kept.
+            drop(entry);
         }
     }
 

@@ -78,7 +78,7 @@ pub const EMBEDDED_SPACE_BYTES: u64 = 4 * GIB;
 pub const EMBEDDED_FREE_BUFFER_BYTES: usize = 8 << 20;
 
 /// How often the watchdog looks, and after how long without a beat it reports a shard. Executors
-/// beat every 25 ms.
+/// beat every 50 ms.
 pub const WATCHDOG_PERIOD: Duration = Duration::from_millis(50);
 pub const WATCHDOG_STALL: Duration = Duration::from_millis(200);
 

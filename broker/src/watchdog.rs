@@ -188,7 +188,7 @@ mod tests {
         let mut detector = StallDetector::default();
         let mut beats = 1;
         for period in 1..200 {
-            // A beat every 150 ms: six times the executors' interval.
+            // A beat every 150 ms: three times the executors' interval.
             if period % 3 == 0 {
                 beats += 1;
             }

@@ -3,7 +3,7 @@
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 
 use super::*;
-use crate::runtime::buffer;
+use crate::runtime::buffer::BUFFER_BYTES_MAX;
 use crate::runtime::testing::run;
 
 const PAGE: u32 = 4096;
@@ -123,4 +123,38 @@ fn blocks_that_replace_each_other_leave_no_trace() {
             assert!(cache.charged_bytes() <= budget(100));
         }
     });
+}
+
+#[test]
+fn memory_of_a_forgotten_segment_is_there_for_the_next() {
+    const BLOCKS: u32 = 8;
+    buffer::set_pool_bytes_max(0);
+    let mut cache = BlockCache::new(8 * BUFFER_BYTES_MAX);
+    let mut fill = |segment| {
+        for block in 0..BLOCKS {
+            let memory = Rc::new(buffer::allocate(BUFFER_BYTES_MAX));
+            let bytes = u32::try_from(BUFFER_BYTES_MAX).expect("1 MiB");
+            let (journal, segment) = (JournalId(0), SegmentSeq::new(segment));
+            cache.insert(journal, segment, block * bytes, memory, bytes);
+        }
+        cache.forget_segment(JournalId(0), SegmentSeq::new(segment));
+    };
+    fill(1);
+    let fresh = buffer::stats().fresh;
+    fill(2);
+    assert_eq!(buffer::stats().fresh, fresh);
+    // Its budget holds for both: a full cache lends nothing.
+    assert_eq!(buffer::stats().free_bytes, 8 * BUFFER_BYTES_MAX);
+    let held: Vec<_> = (0..8).map(|_| buffer::allocate(BUFFER_BYTES_MAX)).collect();
+    for (at, memory) in (0..).zip(held) {
+        cache.insert(
+            JournalId(0),
+            SegmentSeq::new(3),
+            at << 20,
+            Rc::new(memory),
+            1 << 20,
+        );
+    }
+    drop(buffer::allocate(BUFFER_BYTES_MAX));
+    assert_eq!(buffer::stats().free_bytes, 0);
 }

@@ -15,7 +15,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
 use memory::Memory;
-pub use pool::{FREE_BYTES_MAX, PoolStats, set_pool_bytes_max, stats};
+pub use pool::{FREE_BYTES_MAX, PoolStats, lend, set_pool_bytes_max, stats};
 
 /// Smallest buffer class, and the alignment of all of them.
 pub const BUFFER_BYTES_MIN: usize = 4 << 10;

@@ -1,7 +1,7 @@
 //! File operations on `io_uring`.
 //!
-//! Operations are collected while tasks run and handed to the kernel in one system call per turn of
-//! the executor. Invariant: what the kernel may touch (a buffer, a path, a descriptor) is kept
+//! Operations are collected while the tasks of a queue run and handed to the kernel in one system
+//! call. Invariant: what the kernel may touch (a buffer, a path, a descriptor) is kept
 //! here until it says that the operation has ended, also if nobody waits for it any more.
 
 use std::cell::RefCell;
@@ -134,6 +134,11 @@ impl Ring {
     /// Whether operations wait to be handed over.
     pub(super) fn has_more(&self) -> bool {
         !self.ring.borrow_mut().submission().is_empty()
+    }
+
+    /// Whether the kernel has done something that was not taken in.
+    pub(super) fn has_completions(&self) -> bool {
+        !self.ring.borrow_mut().completion().is_empty()
     }
 
     /// Takes in what the kernel has done, and wakes who waits for it.

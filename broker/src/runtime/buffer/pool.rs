@@ -17,7 +17,7 @@ pub const FREE_BYTES_MAX: usize = 64 << 20;
 /// What the pool of the current thread has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Buffers made of fresh memory.
+    /// Buffers that had to be made of fresh memory.
     pub fresh: u64,
     /// Buffers taken from a free list.
     pub reused: u64,
@@ -28,28 +28,57 @@ pub struct PoolStats {
 struct Pool {
     free: [Vec<Memory>; CLASSES],
     free_bytes_max: usize,
+    /// Of somebody else's budget, who does not use them now.
+    lent_bytes: usize,
     stats: PoolStats,
+}
+
+impl Pool {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.stats.free_bytes + bytes <= self.free_bytes_max + self.lent_bytes
+    }
+
+    /// Takes out what is above the bound, the largest first.
+    fn excess(&mut self) -> Vec<Memory> {
+        let mut excess = Vec::new();
+        while !self.has_room(0)
+            && let Some(memory) = self.free.iter_mut().rev().find_map(Vec::pop)
+        {
+            self.stats.free_bytes -= memory.len();
+            excess.push(memory);
+        }
+        excess
+    }
 }
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::new(Pool {
         free: array::from_fn(|_| Vec::new()),
         free_bytes_max: FREE_BYTES_MAX,
+        lent_bytes: 0,
         stats: PoolStats::default(),
     });
 }
 
 /// Bounds the free memory that the current executor keeps for reuse (64 MiB at first).
 pub fn set_pool_bytes_max(bytes: usize) {
-    let dropped = POOL.with_borrow_mut(|pool| {
+    let excess = POOL.with_borrow_mut(|pool| {
         pool.free_bytes_max = bytes;
-        if pool.stats.free_bytes <= bytes {
-            return Vec::new();
-        }
-        pool.stats.free_bytes = 0;
-        pool.free.iter_mut().flat_map(std::mem::take).collect()
+        pool.excess()
     });
-    drop(dropped);
+    drop(excess);
+}
+
+/// Lets the current executor keep so much more free memory for reuse, until told otherwise.
+///
+/// For a cache that has just dropped much at once and will need as much again: its budget holds for
+/// both.
+pub fn lend(bytes: usize) {
+    let excess = POOL.with_borrow_mut(|pool| {
+        pool.lent_bytes = bytes;
+        pool.excess()
+    });
+    drop(excess);
 }
 
 /// Counters of the current thread's pool.
@@ -74,7 +103,17 @@ pub(super) fn take(bytes: usize) -> Memory {
         }
         memory
     });
-    reused.unwrap_or_else(|| Memory::new(class_bytes(class)))
+    reused.unwrap_or_else(|| fresh(class_bytes(class)))
+}
+
+fn fresh(bytes: usize) -> Memory {
+    if bytes == BUFFER_BYTES_MAX
+        && let Ok([one, other]) = Memory::pair()
+    {
+        put(other);
+        return one;
+    }
+    Memory::new(bytes)
 }
 
 pub(super) fn put(memory: Memory) {
@@ -82,7 +121,7 @@ pub(super) fn put(memory: Memory) {
     // At thread exit the pool may be gone already; the memory is then simply freed.
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
-        if pool.stats.free_bytes + bytes <= pool.free_bytes_max {
+        if pool.has_room(bytes) {
             pool.stats.free_bytes += bytes;
             pool.free[class_of(bytes)].push(memory);
         }

@@ -74,3 +74,43 @@ fn the_pool_keeps_no_more_than_its_bound() {
 fn a_buffer_above_the_largest_class_is_a_bug() {
     drop(allocate(BUFFER_BYTES_MAX + 1));
 }
+
+#[test]
+fn the_largest_come_in_pairs_that_share_a_huge_page() {
+    run(|| async {
+        let (mut one, other) = (allocate(BUFFER_BYTES_MAX), allocate(BUFFER_BYTES_MAX));
+        let (first, second) = (one.as_ptr(), other.as_ptr());
+        assert_eq!(first.align_offset(2 * BUFFER_BYTES_MAX), 0);
+        assert_eq!(first.wrapping_add(BUFFER_BYTES_MAX), second);
+        assert_eq!((stats().fresh, stats().reused), (1, 1));
+        assert!(other.iter().all(|byte| *byte == 0));
+
+        // One half does not take the other with it.
+        set_pool_bytes_max(0);
+        one.fill(7);
+        drop(other);
+        assert!(one.iter().all(|byte| *byte == 7));
+        drop(one);
+        let again = allocate(BUFFER_BYTES_MAX);
+        assert!(again.iter().all(|byte| *byte == 0), "fresh memory");
+    });
+}
+
+#[test]
+fn a_loan_is_kept_besides_and_returned_at_once() {
+    run(|| async {
+        set_pool_bytes_max(BUFFER_BYTES_MAX);
+        let held: Vec<_> = (0..6).map(|_| allocate(BUFFER_BYTES_MAX)).collect();
+        lend(3 * BUFFER_BYTES_MAX);
+        drop(held);
+        assert_eq!(stats().free_bytes, 4 * BUFFER_BYTES_MAX);
+        drop(allocate(BUFFER_BYTES_MIN));
+        assert_eq!(
+            stats().free_bytes,
+            4 * BUFFER_BYTES_MAX,
+            "not one byte more"
+        );
+        lend(0);
+        assert_eq!(stats().free_bytes, BUFFER_BYTES_MAX);
+    });
+}

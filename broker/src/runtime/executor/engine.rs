@@ -1,8 +1,9 @@
 //! What an executor consists of, and the loop that runs it.
 //!
-//! A turn of the loop: run tasks, hand what they submitted to the ring, wait for readiness (not at
-//! all while tasks can run), then reap completions, fire timers and take in what other threads
-//! woke. Nothing sleeps over a runnable task: the wait looks at the queues first.
+//! A turn of the loop: run the tasks of the queues, round by round; wait for readiness (not at all
+//! while tasks can run); then take in what other threads woke, and fire timers. Files are served
+//! after each round: between a group's writes and its flush the disk waits for nothing else.
+//! Nothing sleeps over a runnable task: the wait looks at the queues first.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -120,7 +121,7 @@ impl Engine {
         // A closed channel means the starter is gone; the executor is still wanted.
         let _ = ready.try_send(());
         loop {
-            self.queues.run_a_turn();
+            self.queues.run_a_turn(|| self.serve_files());
             if let Some(panic) = self.panic.take() {
                 resume_unwind(panic);
             }
@@ -132,20 +133,34 @@ impl Engine {
         }
     }
 
-    fn turn_to_io(&self) {
+    /// Hands over the operations on files that tasks have asked for, and takes in what is done.
+    /// Two looks at memory if there is nothing.
+    fn serve_files(&self) {
         if let OpenFiles::Host(ring) = &self.files {
             ring.submit();
             ring.reap();
         }
+    }
+
+    /// Whether tasks that can should give way: to other queues, to sockets, or to those who wait
+    /// for a file, so that the disk does not idle while a connection is read empty.
+    pub(super) fn is_turn_over(&self) -> bool {
+        let is_answered = match &self.files {
+            OpenFiles::Host(ring) => ring.has_completions(),
+            OpenFiles::Memory(_) => false,
+        };
+        is_answered || self.queues.is_turn_over()
+    }
+
+    fn turn_to_io(&self) {
+        self.serve_files();
         let timeout = self.timeout();
         self.reactor
             .wait(timeout)
             .expect("waiting for registered descriptors does not fail");
         self.remote
             .drain(|queue, runnable| self.queues.push(queue, runnable));
-        if let OpenFiles::Host(ring) = &self.files {
-            ring.reap();
-        }
+        self.serve_files();
         if self.timers.next_us().is_some() {
             self.timers.fire(clock::now_us());
         }

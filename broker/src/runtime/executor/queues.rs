@@ -111,14 +111,16 @@ impl Queues {
         clock::now_ns() >= self.turn_ends_ns.get()
     }
 
-    /// Runs tasks until none can run or the turn is over.
-    pub(super) fn run_a_turn(&self) {
+    /// Runs tasks until none can run or the turn is over; calls `between` after each round of a
+    /// queue.
+    pub(super) fn run_a_turn(&self, between: impl Fn()) {
         let mut now_ns = clock::now_ns();
         self.turn_ends_ns.set(now_ns + TURN_NS);
         while now_ns < self.turn_ends_ns.get()
             && let Some(queue) = self.next()
         {
             now_ns = self.run_round(queue, now_ns);
+            between();
         }
     }
 

@@ -145,7 +145,7 @@ pub async fn yield_if_needed() {
     if let Some(world) = simulated::world() {
         return world.yield_sometimes().await;
     }
-    if here().is_some_and(|engine| engine.queues.is_turn_over()) {
+    if here().is_some_and(|engine| engine.is_turn_over()) {
         give_way().await;
     }
 }

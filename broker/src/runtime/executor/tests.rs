@@ -2,10 +2,14 @@
 
 use std::cell::Cell;
 use std::future::pending;
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::engine::OpenFiles;
 use super::*;
+use crate::runtime::buffer::Buffer;
 use crate::runtime::channel;
 use crate::runtime::testing::{run, wait_until};
 
@@ -344,6 +348,79 @@ fn a_task_that_held_the_executor_does_not_silence_its_queue_for_long() {
     });
     // 200 ms of the other queue, not the 2 s that 100 ms cost at a twentieth.
     assert!(turns < 15_000, "{turns} turns of 20 us before the next one");
+}
+
+/// Reads up to a page with the ring of this executor.
+async fn read_page(file: impl Into<OwnedFd>) -> Buffer {
+    let engine = engine::engine();
+    let OpenFiles::Host(ring) = &engine.files else {
+        panic!("the files of this executor are the host's");
+    };
+    let file = Rc::new(file.into());
+    let read = ring.read(&file, buffer::allocate(4096), 4096, 0).await;
+    read.expect("a readable file")
+}
+
+#[test]
+fn files_are_served_after_each_round_not_each_turn() {
+    const READS: u64 = 100;
+    let rounds = run(|| async {
+        let stop = Rc::new(Cell::new(false));
+        let (flag, rounds) = (Rc::clone(&stop), Rc::new(Cell::new(0_u64)));
+        let counted = Rc::clone(&rounds);
+        let busy = spawn(Queue::Network, async move {
+            while !flag.get() {
+                work_for_us(20);
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        let reading = spawn(Queue::Journal, async {
+            let mut file = tempfile::tempfile().expect("a temporary file");
+            file.write_all(&[7; 4096]).expect("room for a page");
+            for _ in 0..READS {
+                let again = file.try_clone().expect("a free descriptor");
+                assert_eq!(read_page(again).await[..], [7; 4096]);
+            }
+        });
+        reading.await;
+        stop.set(true);
+        busy.await;
+        rounds.get()
+    });
+    // The page cache has it: a read is done as soon as it is submitted. A turn has 25 rounds.
+    assert!(rounds < 5 * READS, "{rounds} rounds for {READS} reads");
+}
+
+#[test]
+fn a_busy_task_gives_way_as_soon_as_a_file_operation_is_done() {
+    const READS: u64 = 50;
+    let turns = run(|| async {
+        let mut turns = 0;
+        for _ in 0..READS {
+            let (read_end, write_end) = std::io::pipe().expect("a pipe");
+            let is_read = Rc::new(Cell::new(false));
+            let flag = Rc::clone(&is_read);
+            let reading = spawn(Queue::Journal, async move {
+                assert_eq!(read_page(read_end).await[..], [1]);
+                flag.set(true);
+            });
+            clock_ticks(1).await;
+            (&write_end).write_all(&[1]).expect("room for a byte");
+            while !is_read.get() {
+                work_for_us(20);
+                turns += 1;
+                yield_if_needed().await;
+            }
+            reading.await;
+        }
+        turns
+    });
+    // A turn that is waited for has up to 25 of them.
+    assert!(
+        turns < 5 * READS,
+        "{turns} turns of 20 us for {READS} reads"
+    );
 }
 
 #[test]

@@ -106,8 +106,8 @@ impl TcpConn {
         received.await
     }
 
-    /// What leaves room has emptied the socket. (A receive also ends at urgent data, which no client
-    /// of ours sends: who does waits until more comes.)
+    /// What leaves room has emptied the socket. (A receive also ends at urgent data, which no
+    /// client sends by itself: who does waits until more comes.)
     pub(super) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let received = calls::recv(self.0.fd(), buffer);
         let has_emptied = match &received {

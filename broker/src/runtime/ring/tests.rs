@@ -21,7 +21,7 @@ fn completions_that_do_not_fit_are_handed_out_later() {
     let ring = Ring::sized(FEW / 2, FEW).expect("a ring");
     let file = file_of_a_page();
     // What the page cache has completes while it is submitted: nothing is reaped in between.
-    let mut reads: Vec<_> = (0..4 * FEW + 1)
+    let mut reads: Vec<_> = (0..=4 * FEW)
         .map(|_| Box::pin(ring.read(&file, allocate(4096), 4096, 0)))
         .collect();
     for read in &mut reads {
