@@ -1,12 +1,12 @@
 //! Buffers: 4 KiB-aligned memory that a socket can fill, a disk can write and a cache can keep.
 //!
-//! Every executor has its own pool of recycled buffers, in classes of 4 KiB << n up to 1 MiB, so
-//! that steady state allocates nothing, zeroes nothing and takes no page fault. A buffer stays on
-//! its executor's thread and goes back to the pool when it is dropped. To share one (a write in
-//! flight, a tail cache, a send), freeze it as `Rc<Buffer>`: it is then read-only until the last
-//! owner drops it.
+//! Every executor has its own pool of recycled memory, cut into classes of 4 KiB << n up to 1 MiB,
+//! so that steady state maps nothing, zeroes nothing and takes no page fault, also when the sizes
+//! change. A buffer stays on its executor's thread and goes back to the pool when it is dropped. To
+//! share one (a write in flight, a tail cache, a send), freeze it as `Rc<Buffer>`: it is then
+//! read-only until the last owner drops it.
 //!
-//! Memory comes from the process's allocator.
+//! Memory is mapped in huge pages of 2 MiB.
 
 mod memory;
 mod pool;

@@ -1,58 +1,84 @@
 //! Pieces of aligned memory.
 //!
-//! The largest come two at a time, as the halves of a huge page where the kernel gives one: the
-//! device then gets one piece of 1 MiB instead of 256 pages from all over memory (a virtio queue
-//! has room for as many pieces as one or two such writes have), and the first touch is one fault.
+//! They are parts of huge pages, where the kernel gives such: the device then gets one piece of
+//! 1 MiB instead of 256 pages from all over memory (a virtio queue has room for as many pieces as
+//! one or two such writes have), and the first touch of 2 MiB is one fault.
+//!
+//! Invariant: the pieces of a page never overlap. A page begins as one piece, which is split into
+//! halves and joined from them again.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
-use std::{io, slice};
+use std::{io, mem, slice};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN};
-
 /// A huge page of x86-64, and of 64-bit ARM with pages of 4 KiB.
-const HUGE_PAGE_BYTES: usize = 2 * BUFFER_BYTES_MAX;
+pub(super) const PAGE_BYTES: usize = 2 << 20;
 
-/// Owned bytes, aligned to [`BUFFER_BYTES_MIN`] and initialized.
+/// Owned bytes, aligned to their length and initialized: a part of a page, which lives as long as
+/// one of its pieces.
 #[derive(Debug)]
 pub(super) struct Memory {
+    page: Rc<HugePage>,
     start: NonNull<u8>,
     len: usize,
-    from: Source,
-}
-
-#[derive(Debug)]
-enum Source {
-    Allocator,
-    HalfOf(Rc<HugePage>),
 }
 
 impl Memory {
-    /// Zeros.
-    pub(super) fn new(len: usize) -> Memory {
-        let layout = layout(len);
-        // SAFETY: the layout has a length: classes begin at `BUFFER_BYTES_MIN`.
-        let start = unsafe { alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        let from = Source::Allocator;
-        Memory { start, len, from }
+    /// [`PAGE_BYTES`] of zeros.
+    ///
+    /// Aborts as an allocator does if the process may map no more memory.
+    pub(super) fn page() -> Memory {
+        let Ok(page) = HugePage::map() else {
+            let layout = Layout::from_size_align(PAGE_BYTES, PAGE_BYTES);
+            handle_alloc_error(layout.expect("a power of two"))
+        };
+        Memory {
+            start: page.start,
+            page: Rc::new(page),
+            len: PAGE_BYTES,
+        }
     }
 
-    /// Two of [`BUFFER_BYTES_MAX`] that are zero and lie in one huge page.
+    /// The lower and the upper half.
     ///
-    /// # Errors
-    /// If the process may map no more memory.
-    pub(super) fn pair() -> io::Result<[Memory; 2]> {
-        let page = Rc::new(HugePage::map()?);
-        Ok([0, BUFFER_BYTES_MAX].map(|offset| Memory {
-            // SAFETY: both halves lie within the page.
-            start: unsafe { page.start.add(offset) },
-            len: BUFFER_BYTES_MAX,
-            from: Source::HalfOf(Rc::clone(&page)),
-        }))
+    /// # Panics
+    /// If it is one byte.
+    pub(super) fn split(mut self) -> [Memory; 2] {
+        assert!(self.len > 1, "a byte has no halves");
+        self.len /= 2;
+        let upper = Memory {
+            page: Rc::clone(&self.page),
+            // SAFETY: the upper half lies within the page, as this piece did.
+            start: unsafe { self.start.add(self.len) },
+            len: self.len,
+        };
+        [self, upper]
+    }
+
+    /// Undoes [`split`](Memory::split).
+    ///
+    /// # Panics
+    /// If the two are not the halves of one piece, in this order.
+    pub(super) fn join(mut self, mut upper: Memory) -> Memory {
+        assert!(
+            self.buddy() == upper.address() && self.address() < upper.address(),
+            "only halves of one piece can be joined"
+        );
+        self.len += mem::take(&mut upper.len);
+        self
+    }
+
+    /// Where it starts.
+    pub(super) fn address(&self) -> usize {
+        self.start.addr().get()
+    }
+
+    /// Where the other half of the piece starts that this is a half of.
+    pub(super) fn buddy(&self) -> usize {
+        self.address() ^ self.len
     }
 
     pub(super) fn len(&self) -> usize {
@@ -60,7 +86,8 @@ impl Memory {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: allocated with this length and zeroed; nobody writes while `self` is borrowed.
+        // SAFETY: mapped as long as the page, initialized by the kernel, and in no other piece;
+        // nobody writes while `self` is borrowed.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
@@ -72,27 +99,17 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        match &self.from {
-            // SAFETY: allocated with this layout in `new`, and not freed before.
-            Source::Allocator => unsafe { dealloc(self.start.as_ptr(), layout(self.len)) },
-            Source::HalfOf(page) if Rc::strong_count(page) > 1 => {
-                // The other half may stay for long; this one is given back at once. A kernel that
-                // does not takes it back with the page.
-                // SAFETY: this half is mapped, and nobody looks at it any more.
-                let _ =
-                    unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontNeed) };
-            }
-            Source::HalfOf(_) => {}
+        // Other pieces may keep the page for long; this one is given back at once. A kernel that
+        // does not takes it back with the page.
+        if Rc::strong_count(&self.page) > 1 && self.len > 0 {
+            let start = self.start.as_ptr().cast();
+            // SAFETY: these bytes are mapped, in no other piece, and nobody looks at them again.
+            let _ = unsafe { madvise(start, self.len, Advice::LinuxDontNeed) };
         }
     }
 }
 
-fn layout(len: usize) -> Layout {
-    assert!(len >= BUFFER_BYTES_MIN, "no class is smaller");
-    Layout::from_size_align(len, BUFFER_BYTES_MIN).expect("a class is a power of two")
-}
-
-/// A mapping of [`HUGE_PAGE_BYTES`], aligned to that.
+/// A mapping of [`PAGE_BYTES`], aligned to that.
 #[derive(Debug)]
 struct HugePage {
     start: NonNull<u8>,
@@ -100,14 +117,14 @@ struct HugePage {
 
 impl HugePage {
     fn map() -> io::Result<HugePage> {
-        let bytes = 2 * HUGE_PAGE_BYTES;
+        let bytes = 2 * PAGE_BYTES;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at a place of the kernel's choice.
         let mapped = unsafe {
             mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE)?.cast::<u8>()
         };
-        let before = mapped.align_offset(HUGE_PAGE_BYTES);
-        let after = bytes - before - HUGE_PAGE_BYTES;
+        let before = mapped.align_offset(PAGE_BYTES);
+        let after = bytes - before - PAGE_BYTES;
         // SAFETY: the page lies within the mapping: it is twice as long.
         let start = unsafe { mapped.add(before) };
         // SAFETY: what is unmapped lies within the mapping beside the page, and is nobody's.
@@ -115,26 +132,20 @@ impl HugePage {
             if before > 0 {
                 munmap(mapped.cast(), before)?;
             }
-            munmap(start.add(HUGE_PAGE_BYTES).cast(), after)?;
+            munmap(start.add(PAGE_BYTES).cast(), after)?;
         }
         let start = NonNull::new(start).expect("the kernel maps nothing at 0");
         let page = HugePage { start };
         // Where there are none, or none is free, it consists of small ones.
         // SAFETY: the whole page was mapped above.
-        let _ = unsafe {
-            madvise(
-                start.as_ptr().cast(),
-                HUGE_PAGE_BYTES,
-                Advice::LinuxHugepage,
-            )
-        };
+        let _ = unsafe { madvise(start.as_ptr().cast(), PAGE_BYTES, Advice::LinuxHugepage) };
         Ok(page)
     }
 }
 
 impl Drop for HugePage {
     fn drop(&mut self) {
-        // SAFETY: mapped in `map`; both halves are gone. It fails only where nothing is mapped.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), HUGE_PAGE_BYTES) };
+        // SAFETY: mapped in `map`; no piece is left. It fails only where nothing is mapped.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), PAGE_BYTES) };
     }
 }

@@ -1,15 +1,24 @@
-//! The free lists of one executor's buffers.
+//! The free memory of one executor's buffers: a buddy allocator.
 //!
-//! Invariant: a list holds only memory of exactly its class, so a buffer taken from it can be used
-//! to its whole length.
+//! Buffers are powers of two, and so are the pieces that lie free. A buffer is cut from the smallest
+//! free piece that holds it, the lowest in memory of those; a piece that is put back is joined with
+//! its other half as long as that is free, too. So memory that served small buffers serves large
+//! ones next, and the other way round: the load may change as it likes, and nothing is mapped anew.
+//! (Knowlton, "A fast storage allocator", 1965.)
+//!
+//! Invariants: a list holds only pieces of exactly its class, and no two free pieces are the halves
+//! of one.
 
 use std::array;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::iter;
 
-use super::memory::Memory;
+use super::memory::{Memory, PAGE_BYTES};
 use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN};
 
-const CLASSES: usize = (BUFFER_BYTES_MAX / BUFFER_BYTES_MIN).ilog2() as usize + 1;
+/// From the smallest buffer to a whole page.
+const CLASSES: usize = (PAGE_BYTES / BUFFER_BYTES_MIN).ilog2() as usize + 1;
 
 /// Free memory one executor keeps unless told otherwise.
 pub const FREE_BYTES_MAX: usize = 64 << 20;
@@ -17,16 +26,17 @@ pub const FREE_BYTES_MAX: usize = 64 << 20;
 /// What the pool of the current thread has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Buffers that had to be made of fresh memory.
+    /// Buffers for which fresh memory was mapped: 2 MiB, of which the rest is free.
     pub fresh: u64,
-    /// Buffers taken from a free list.
+    /// Buffers cut from free memory.
     pub reused: u64,
-    /// Bytes in the free lists now.
+    /// Bytes that are free now.
     pub free_bytes: usize,
 }
 
 struct Pool {
-    free: [Vec<Memory>; CLASSES],
+    /// Of each class, by address.
+    free: [BTreeMap<usize, Memory>; CLASSES],
     free_bytes_max: usize,
     /// Of somebody else's budget, who does not use them now.
     lent_bytes: usize,
@@ -34,16 +44,44 @@ struct Pool {
 }
 
 impl Pool {
-    fn has_room(&self, bytes: usize) -> bool {
-        self.stats.free_bytes + bytes <= self.free_bytes_max + self.lent_bytes
+    /// A piece of exactly this class, cut from what is free.
+    fn cut(&mut self, class: usize) -> Option<Memory> {
+        let from = (class..CLASSES).find(|from| !self.free[*from].is_empty())?;
+        let (_, mut memory) = self.free[from].pop_first()?;
+        for class in (class..from).rev() {
+            let [lower, upper] = memory.split();
+            self.free[class].insert(upper.address(), upper);
+            memory = lower;
+        }
+        self.stats.free_bytes -= memory.len();
+        Some(memory)
     }
 
-    /// Takes out what is above the bound, the largest first.
+    fn put(&mut self, mut memory: Memory) {
+        self.stats.free_bytes += memory.len();
+        let mut class = class_of(memory.len());
+        while memory.len() < PAGE_BYTES
+            && let Some(buddy) = self.free[class].remove(&memory.buddy())
+        {
+            memory = if buddy.address() > memory.address() {
+                memory.join(buddy)
+            } else {
+                buddy.join(memory)
+            };
+            class += 1;
+        }
+        self.free[class].insert(memory.address(), memory);
+    }
+
+    /// Takes out what is above the bound: whole pages first, then the smallest pieces, which are of
+    /// the least use.
     fn excess(&mut self) -> Vec<Memory> {
         let mut excess = Vec::new();
-        while !self.has_room(0)
-            && let Some(memory) = self.free.iter_mut().rev().find_map(Vec::pop)
-        {
+        while self.stats.free_bytes > self.free_bytes_max + self.lent_bytes {
+            let mut classes = iter::once(CLASSES - 1).chain(0..CLASSES);
+            let (_, memory) = classes
+                .find_map(|class| self.free[class].pop_last())
+                .expect("free bytes lie in a list");
             self.stats.free_bytes -= memory.len();
             excess.push(memory);
         }
@@ -53,7 +91,7 @@ impl Pool {
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::new(Pool {
-        free: array::from_fn(|_| Vec::new()),
+        free: array::from_fn(|_| BTreeMap::new()),
         free_bytes_max: FREE_BYTES_MAX,
         lent_bytes: 0,
         stats: PoolStats::default(),
@@ -93,48 +131,40 @@ pub(super) fn take(bytes: usize) -> Memory {
     );
     let class = class_of(bytes);
     let reused = POOL.with_borrow_mut(|pool| {
-        let memory = pool.free[class].pop();
+        let memory = pool.cut(class);
         match &memory {
-            Some(memory) => {
-                pool.stats.free_bytes -= memory.len();
-                pool.stats.reused += 1;
-            }
+            Some(_) => pool.stats.reused += 1,
             None => pool.stats.fresh += 1,
         }
         memory
     });
-    reused.unwrap_or_else(|| fresh(class_bytes(class)))
+    reused.unwrap_or_else(|| fresh(class))
 }
 
-fn fresh(bytes: usize) -> Memory {
-    if bytes == BUFFER_BYTES_MAX
-        && let Ok([one, other]) = Memory::pair()
-    {
-        put(other);
-        return one;
-    }
-    Memory::new(bytes)
+/// Cuts a piece from a page of its own.
+fn fresh(class: usize) -> Memory {
+    let (memory, excess) = POOL.with_borrow_mut(|pool| {
+        pool.put(Memory::page());
+        let memory = pool.cut(class).expect("a page holds the largest class");
+        (memory, pool.excess())
+    });
+    drop(excess);
+    memory
 }
 
 pub(super) fn put(memory: Memory) {
-    let bytes = memory.len();
     // At thread exit the pool may be gone already; the memory is then simply freed.
-    let _ = POOL.try_with(|pool| {
+    let excess = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
-        if pool.has_room(bytes) {
-            pool.stats.free_bytes += bytes;
-            pool.free[class_of(bytes)].push(memory);
-        }
+        pool.put(memory);
+        pool.excess()
     });
+    drop(excess);
 }
 
 fn class_of(bytes: usize) -> usize {
     let pages = bytes.max(1).div_ceil(BUFFER_BYTES_MIN).next_power_of_two();
     pages.ilog2() as usize
-}
-
-fn class_bytes(class: usize) -> usize {
-    BUFFER_BYTES_MIN << class
 }
 
 #[cfg(test)]
@@ -143,11 +173,11 @@ mod tests {
 
     #[test]
     fn a_class_is_the_smallest_that_holds_the_bytes() {
-        let class = |bytes| class_bytes(class_of(bytes));
+        let class = |bytes| BUFFER_BYTES_MIN << class_of(bytes);
         assert_eq!(class(0), 4 << 10);
         assert_eq!(class(4096), 4 << 10);
         assert_eq!(class(4097), 8 << 10);
         assert_eq!(class(1 << 20), 1 << 20);
-        assert_eq!(class_of(BUFFER_BYTES_MAX), CLASSES - 1);
+        assert_eq!(class_of(PAGE_BYTES), CLASSES - 1);
     }
 }

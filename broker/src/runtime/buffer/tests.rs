@@ -1,7 +1,10 @@
-//! Buffers are aligned and reused by class, within a bound on what the pool keeps.
+//! Buffers are aligned, memory serves one class after the other, and the pool keeps to its bound.
 
 use std::rc::Rc;
 
+use proptest::prelude::*;
+
+use super::memory::PAGE_BYTES;
 use super::*;
 use crate::runtime::testing::run;
 
@@ -35,9 +38,9 @@ fn a_dropped_buffer_is_the_next_one_of_its_class() {
             "reused without zeroing"
         );
         let expected = PoolStats {
-            fresh: 2,
-            reused: 1,
-            free_bytes: 64 << 10,
+            fresh: 1,
+            reused: 2,
+            free_bytes: PAGE_BYTES - (64 << 10),
         };
         assert_eq!(stats(), expected);
     });
@@ -60,10 +63,10 @@ fn steady_use_allocates_nothing() {
 #[test]
 fn the_pool_keeps_no_more_than_its_bound() {
     run(|| async {
-        set_pool_bytes_max(3 * BUFFER_BYTES_MAX);
+        set_pool_bytes_max(4 * BUFFER_BYTES_MAX);
         let held: Vec<_> = (0..8).map(|_| allocate(BUFFER_BYTES_MAX)).collect();
         drop(held);
-        assert_eq!(stats().free_bytes, 3 * BUFFER_BYTES_MAX);
+        assert_eq!(stats().free_bytes, 4 * BUFFER_BYTES_MAX);
         set_pool_bytes_max(0);
         assert_eq!(stats().free_bytes, 0);
     });
@@ -76,11 +79,11 @@ fn a_buffer_above_the_largest_class_is_a_bug() {
 }
 
 #[test]
-fn the_largest_come_in_pairs_that_share_a_huge_page() {
+fn two_of_the_largest_share_a_huge_page() {
     run(|| async {
         let (mut one, other) = (allocate(BUFFER_BYTES_MAX), allocate(BUFFER_BYTES_MAX));
         let (first, second) = (one.as_ptr(), other.as_ptr());
-        assert_eq!(first.align_offset(2 * BUFFER_BYTES_MAX), 0);
+        assert_eq!(first.align_offset(PAGE_BYTES), 0);
         assert_eq!(first.wrapping_add(BUFFER_BYTES_MAX), second);
         assert_eq!((stats().fresh, stats().reused), (1, 1));
         assert!(other.iter().all(|byte| *byte == 0));
@@ -99,18 +102,95 @@ fn the_largest_come_in_pairs_that_share_a_huge_page() {
 #[test]
 fn a_loan_is_kept_besides_and_returned_at_once() {
     run(|| async {
-        set_pool_bytes_max(BUFFER_BYTES_MAX);
+        set_pool_bytes_max(2 * BUFFER_BYTES_MAX);
         let held: Vec<_> = (0..6).map(|_| allocate(BUFFER_BYTES_MAX)).collect();
-        lend(3 * BUFFER_BYTES_MAX);
+        lend(2 * BUFFER_BYTES_MAX);
         drop(held);
         assert_eq!(stats().free_bytes, 4 * BUFFER_BYTES_MAX);
-        drop(allocate(BUFFER_BYTES_MIN));
+        let held: Vec<_> = (0..3).map(|_| allocate(BUFFER_BYTES_MAX)).collect();
+        drop((held, allocate(BUFFER_BYTES_MIN)));
         assert_eq!(
             stats().free_bytes,
             4 * BUFFER_BYTES_MAX,
             "not one byte more"
         );
         lend(0);
-        assert_eq!(stats().free_bytes, BUFFER_BYTES_MAX);
+        assert_eq!(stats().free_bytes, 2 * BUFFER_BYTES_MAX);
     });
+}
+
+#[test]
+fn memory_of_many_small_buffers_serves_large_ones() {
+    run(|| async {
+        let small: Vec<_> = (0..1024).map(|_| allocate(BUFFER_BYTES_MIN)).collect();
+        assert_eq!(stats().fresh, 2, "4 MiB in two pages");
+        drop(small);
+        let large: Vec<_> = (0..4).map(|_| allocate(BUFFER_BYTES_MAX)).collect();
+        assert_eq!((stats().fresh, stats().free_bytes), (2, 0));
+        drop(large);
+        let small: Vec<_> = (0..1024).map(|_| allocate(BUFFER_BYTES_MIN)).collect();
+        assert_eq!((stats().fresh, stats().free_bytes), (2, 0));
+        drop(small);
+    });
+}
+
+#[test]
+fn small_buffers_leave_whole_pages_alone() {
+    run(|| async {
+        let held: Vec<_> = (0..2)
+            .map(|_| (allocate(BUFFER_BYTES_MAX), allocate(BUFFER_BYTES_MAX)))
+            .collect();
+        let _one = allocate(BUFFER_BYTES_MIN);
+        drop(held);
+        let _other = allocate(BUFFER_BYTES_MIN);
+        let _large: Vec<_> = (0..5).map(|_| allocate(BUFFER_BYTES_MAX)).collect();
+        assert_eq!(stats().fresh, 3, "both small ones lie in the third page");
+    });
+}
+
+#[test]
+fn what_is_above_the_bound_goes_by_whole_pages_and_then_the_smallest() {
+    run(|| async {
+        let small = allocate(BUFFER_BYTES_MIN);
+        let (half, rest) = (allocate(BUFFER_BYTES_MAX), allocate(512 << 10));
+        let page = (allocate(BUFFER_BYTES_MAX), allocate(BUFFER_BYTES_MAX));
+        drop((page, half));
+        let at = stats().free_bytes;
+        set_pool_bytes_max(at - 1);
+        assert_eq!(stats().free_bytes, at - PAGE_BYTES);
+        set_pool_bytes_max(BUFFER_BYTES_MAX);
+        assert_eq!(stats().free_bytes, BUFFER_BYTES_MAX);
+        let fresh = stats().fresh;
+        drop(allocate(BUFFER_BYTES_MAX));
+        assert_eq!(stats().fresh, fresh, "the half page was kept");
+        drop((small, rest));
+    });
+}
+
+proptest! {
+    /// Contents of buffers that are held at once do not touch each other, whatever is taken and
+    /// dropped in between, and what is free stays within the bound.
+    #[test]
+    fn buffers_never_overlap(
+        steps in proptest::collection::vec((0..9_u32, any::<bool>(), any::<prop::sample::Index>()), 1..200),
+        bound in 0..4 * PAGE_BYTES,
+    ) {
+        set_pool_bytes_max(bound);
+        let mut held: Vec<(Buffer, u8)> = Vec::new();
+        for (step, (class, take, which)) in (0_u8..=255).cycle().zip(steps) {
+            if take || held.is_empty() {
+                let mut buffer = allocate(BUFFER_BYTES_MIN << class);
+                buffer.fill(step);
+                held.push((buffer, step));
+            } else {
+                let (buffer, fill) = held.swap_remove(which.index(held.len()));
+                prop_assert!(buffer.iter().all(|byte| *byte == fill));
+            }
+            prop_assert!(stats().free_bytes <= bound);
+        }
+        for (buffer, fill) in held {
+            prop_assert!(buffer.iter().all(|byte| *byte == fill));
+        }
+        prop_assert!(stats().free_bytes <= bound);
+    }
 }
