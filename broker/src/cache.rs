@@ -1,8 +1,8 @@
 //! The block cache of one shard: written blocks for tailing readers and cold chunks read back.
 //!
 //! One budget covers both, charged by the capacity of the buffers. An entry holds whole blocks that
-//! lie next to each other in one segment, so a reader that knows a block's place finds it with one
-//! ordered lookup. Eviction is second chance: an entry that was read since the hand last passed it
+//! lie next to each other in one segment, or a part of one block, so a reader that knows a place
+//! finds it with one ordered lookup. Eviction is second chance: an entry that was read since the hand last passed it
 //! gets another round. Runs on the shard's executor; nothing in it is shared between cores.
 //!
 //! Invariant: entries of one segment never overlap, and every byte in an entry was verified (by the
@@ -53,10 +53,25 @@ impl CachedBytes {
     }
 }
 
+/// What an entry consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Whole blocks.
+    Blocks,
+    /// Something within one block.
+    Part,
+}
+
 struct Entry {
-    buffer: Rc<Buffer>,
-    bytes: u32,
+    cached: CachedBytes,
+    holding: Holding,
     recently_used: bool,
+}
+
+impl Entry {
+    fn bytes(&self) -> u32 {
+        u32::try_from(self.cached.bytes).expect("a buffer has at most 1 MiB")
+    }
 }
 
 /// Blocks of this shard (and of old journals it reads) in memory.
@@ -79,61 +94,57 @@ impl BlockCache {
         }
     }
 
-    /// The bytes of `block`, if the cache holds all of them.
-    pub fn get(&mut self, block: BlockLocation) -> Option<CachedBytes> {
-        let key = (block.journal, block.segment, block.offset);
+    /// The bytes at `place`, if the cache holds all of them.
+    pub fn get(&mut self, place: BlockLocation) -> Option<CachedBytes> {
+        let key = (place.journal, place.segment, place.offset);
         let (&(journal, segment, start), entry) = self.entries.range_mut(..=key).next_back()?;
-        if (journal, segment) != (block.journal, block.segment) {
+        if (journal, segment) != (place.journal, place.segment) {
             return None;
         }
-        let skip = block.offset - start;
-        if skip.checked_add(block.bytes)? > entry.bytes {
+        let skip = place.offset - start;
+        if skip.checked_add(place.bytes)? > entry.bytes() {
             return None;
         }
         entry.recently_used = true;
-        Some(CachedBytes {
-            buffer: Rc::clone(&entry.buffer),
-            start: usize::try_from(skip).ok()?,
-            bytes: usize::try_from(block.bytes).ok()?,
-        })
+        let (skip, bytes) = (skip.try_into().ok()?, place.bytes.try_into().ok()?);
+        Some(entry.cached.slice(skip, bytes))
     }
 
-    /// Where the next entry behind the start of `place` begins, of those with more than
-    /// `bytes_min` bytes; none if that is behind the end of `place`.
-    pub fn next_entry(&self, place: BlockLocation, bytes_min: u32) -> Option<u32> {
+    /// Where the next entry behind the start of `place` begins, of those of whole blocks with more
+    /// than `bytes_min` bytes; none if that is behind the end of `place`.
+    pub fn next_blocks(&self, place: BlockLocation, bytes_min: u32) -> Option<u32> {
         let at = |offset| (place.journal, place.segment, offset);
         let behind = at(place.offset + 1)..at(place.offset + place.bytes);
         let mut entries = self.entries.range(behind);
-        let next = entries.find(|(_, entry)| entry.bytes > bytes_min);
+        let next = entries
+            .find(|(_, entry)| entry.holding == Holding::Blocks && entry.bytes() > bytes_min);
         next.map(|(key, _)| key.2)
     }
 
-    /// Keeps `bytes` of `buffer`, which lie at `offset` of the segment, and evicts to stay within
-    /// the budget. Entries that the new one overlaps make room for it.
+    /// Keeps `cached`, which begins at `offset` of the segment, and evicts to stay within the
+    /// budget. Entries that the new one overlaps make room for it.
     pub fn insert(
         &mut self,
         journal: JournalId,
         segment: SegmentSeq,
         offset: u32,
-        buffer: Rc<Buffer>,
-        bytes: u32,
+        cached: CachedBytes,
+        holding: Holding,
     ) {
-        let capacity = buffer.capacity();
+        let capacity = cached.buffer.capacity();
         if capacity > self.budget_bytes {
             return;
         }
-        self.remove_overlapping(journal, segment, offset, bytes);
+        let entry = Entry {
+            cached,
+            holding,
+            recently_used: false,
+        };
+        self.remove_overlapping(journal, segment, offset, entry.bytes());
         self.evict_to(self.budget_bytes - capacity);
         self.charged_bytes += capacity;
         let key = (journal, segment, offset);
-        self.entries.insert(
-            key,
-            Entry {
-                buffer,
-                bytes,
-                recently_used: false,
-            },
-        );
+        self.entries.insert(key, entry);
         self.hand.push_back(key);
         self.sweep_hand();
         self.lend_rest();
@@ -171,7 +182,7 @@ impl BlockCache {
             .collect();
         if let Some((&key, entry)) = self.entries.range(..(journal, segment, at)).next_back()
             && (key.0, key.1) == (journal, segment)
-            && key.2 + entry.bytes > at
+            && key.2 + entry.bytes() > at
         {
             keys.push(key);
         }
@@ -182,7 +193,7 @@ impl BlockCache {
 
     fn remove(&mut self, key: Key) {
         if let Some(entry) = self.entries.remove(&key) {
-            self.charged_bytes -= entry.buffer.capacity();
+            self.charged_bytes -= entry.cached.buffer.capacity();
             self.lend_rest();
             // Only now, so that it is kept.
             drop(entry);

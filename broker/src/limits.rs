@@ -157,6 +157,11 @@ pub const READ_AHEAD_CHUNKS: usize = 3;
 /// wait.
 pub const READ_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
+/// How many regions of 1 MiB are remembered in which a partition was read in parts, and for how
+/// long: another reader there reads whole blocks, which serve both.
+pub const READ_VISITS_MAX: usize = 4096;
+pub const READ_VISIT_US: u64 = 1_000_000;
+
 /// Gaps between wanted blocks up to this size are read along.
 pub const READ_GAP_BYTES_MAX: u32 = 64 << 10;
 

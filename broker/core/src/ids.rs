@@ -80,14 +80,15 @@ impl fmt::Display for JournalPos {
     }
 }
 
-/// Where one block lies: `[offset, offset + bytes)` of a segment, header and padding included.
+/// Where one block lies: `[offset, offset + bytes)` of a segment, header and padding included. Also
+/// names some blocks together, or a part of one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BlockLocation {
     pub journal: JournalId,
     pub segment: SegmentSeq,
-    /// Bytes from the start of the segment file; a multiple of `BLOCK_ALIGN`.
+    /// Bytes from the start of the segment file; of a block, a multiple of `BLOCK_ALIGN`.
     pub offset: u32,
-    /// Length on disk; a multiple of `BLOCK_ALIGN`.
+    /// Length on disk; of a block, a multiple of `BLOCK_ALIGN`.
     pub bytes: u32,
 }
 

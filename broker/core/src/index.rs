@@ -41,6 +41,15 @@ impl Extent {
         self.base_offset..self.end_offset
     }
 
+    /// Where its batches lie, to the byte: a part of [`block`](Extent::block).
+    pub const fn place(&self) -> BlockLocation {
+        BlockLocation {
+            offset: self.block.offset + self.offset_in_block,
+            bytes: self.bytes,
+            ..self.block
+        }
+    }
+
     /// Whether there is a record in it; compaction may leave a batch with none.
     fn holds_records(&self) -> bool {
         to_usize(self.bytes) > BATCH_HEADER_BYTES

@@ -17,16 +17,25 @@ fn at(offset: u32, bytes: u32) -> BlockLocation {
     }
 }
 
+fn whole(buffer: Buffer) -> CachedBytes {
+    CachedBytes {
+        start: 0,
+        bytes: buffer.len(),
+        buffer: Rc::new(buffer),
+    }
+}
+
 fn insert(cache: &mut BlockCache, offset: u32, pages: u32, fill: u8) {
     let bytes = usize::try_from(pages * PAGE).expect("small");
     let mut buffer = buffer::allocate(bytes);
     buffer.fill(fill);
+    buffer.truncate(bytes);
     cache.insert(
         JournalId(0),
         SegmentSeq(1),
         offset,
-        Rc::new(buffer),
-        pages * PAGE,
+        whole(buffer),
+        Holding::Blocks,
     );
 }
 
@@ -132,10 +141,10 @@ fn memory_of_a_forgotten_segment_is_there_for_the_next() {
     let mut cache = BlockCache::new(8 * BUFFER_BYTES_MAX);
     let mut fill = |segment| {
         for block in 0..BLOCKS {
-            let memory = Rc::new(buffer::allocate(BUFFER_BYTES_MAX));
+            let memory = whole(buffer::allocate(BUFFER_BYTES_MAX));
             let bytes = u32::try_from(BUFFER_BYTES_MAX).expect("1 MiB");
             let (journal, segment) = (JournalId(0), SegmentSeq::new(segment));
-            cache.insert(journal, segment, block * bytes, memory, bytes);
+            cache.insert(journal, segment, block * bytes, memory, Holding::Blocks);
         }
         cache.forget_segment(JournalId(0), SegmentSeq::new(segment));
     };
@@ -151,10 +160,36 @@ fn memory_of_a_forgotten_segment_is_there_for_the_next() {
             JournalId(0),
             SegmentSeq::new(3),
             at << 20,
-            Rc::new(memory),
-            1 << 20,
+            whole(memory),
+            Holding::Blocks,
         );
     }
     drop(buffer::allocate(BUFFER_BYTES_MAX));
     assert_eq!(buffer::stats().free_bytes, 0);
+}
+
+#[test]
+fn a_part_of_a_block_is_found_and_no_blocks_begin_with_it() {
+    run(|| async {
+        let mut cache = BlockCache::new(budget(100));
+        let part = whole(buffer::allocate(2 * 4096)).slice(100, 5000);
+        let (journal, segment) = (JournalId(0), SegmentSeq(1));
+        cache.insert(journal, segment, 3 * PAGE + 100, part, Holding::Part);
+        let inside = cache.get(at(3 * PAGE + 200, 300)).expect("cached");
+        assert_eq!((inside.start, inside.bytes), (200, 300));
+        assert!(
+            cache.get(at(3 * PAGE, PAGE)).is_none(),
+            "not its whole page"
+        );
+        assert_eq!(cache.next_blocks(at(0, 9 * PAGE), 0), None);
+        insert(&mut cache, 7 * PAGE, 2, 0);
+        assert_eq!(cache.next_blocks(at(0, 9 * PAGE), 0), Some(7 * PAGE));
+        assert_eq!(cache.next_blocks(at(0, 9 * PAGE), 2 * PAGE), None);
+        insert(&mut cache, 2 * PAGE, 4, 1);
+        assert_eq!(
+            cache.charged_bytes(),
+            budget(6),
+            "the block around it takes its place"
+        );
+    });
 }

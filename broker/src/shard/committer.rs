@@ -29,6 +29,7 @@ use super::Shard;
 use super::assembler::{Assembler, FilledBlock};
 use super::connection::Connection;
 use super::produce::{self, Pending};
+use crate::cache::{CachedBytes, Holding};
 use crate::journal::{CommittedBlock, JournalError};
 use crate::limits::{
     ADMITTED_AT_ONCE_MAX, ADMITTED_TOGETHER_MAX, LEDGER_IDLE, PRODUCE_PENDING_BYTES_MAX,
@@ -419,8 +420,12 @@ impl Shard {
                 at.journal,
                 at.segment,
                 at.offset,
-                Rc::clone(&block.buffer),
-                at.bytes,
+                CachedBytes {
+                    buffer: Rc::clone(&block.buffer),
+                    start: 0,
+                    bytes: usize::try_from(at.bytes).expect("u32 fits usize"),
+                },
+                Holding::Blocks,
             );
         }
         for frame in frames {

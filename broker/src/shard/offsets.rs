@@ -105,9 +105,9 @@ async fn search(
     let Some(mut extent) = shard.extent_at_time(tp, log_start, at_ms).await? else {
         return Ok(None);
     };
-    let block = loop {
-        match shard.reader.block(std::iter::once(extent)).await {
-            Ok(block) => break block,
+    let batches = loop {
+        match shard.reader.extent(tp, std::iter::once(extent)).await {
+            Ok(batches) => break batches,
             Err(error) => {
                 // It may have been moved, and the place freed, since it was looked up.
                 let again = shard.extent_at_time(tp, log_start, at_ms).await?;
@@ -115,9 +115,6 @@ async fn search(
             }
         }
     };
-    let start = usize::try_from(extent.offset_in_block).expect("u32 fits usize");
-    let bytes = usize::try_from(extent.bytes).expect("u32 fits usize");
-    let batches = block.slice(start, bytes);
     // Records are inside compressed batches, so the answer is exact to a batch, not to a record.
     for batch in split(batches.as_slice()) {
         let Ok((header, _)) = batch else { break };

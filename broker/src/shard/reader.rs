@@ -1,8 +1,9 @@
 //! Reads blocks back: from the cache, or from the disk in chunks that serve all partitions in them.
 //!
 //! A chunk starts and ends at block boundaries that the asking partition's extents name; gaps below
-//! 64 KiB between them are read along. Each chunk is checked once, whole, before it enters the
-//! cache. A reader whose block is in a chunk that is being read waits for that one, and a chunk
+//! 64 KiB between them are read along. A reader that wants less than two thirds of that, and is
+//! alone there, reads the pages of its extents only. Each chunk is checked once, whole, before it
+//! enters the cache. A reader whose block is in a chunk that is being read waits for that one, and a chunk
 //! ends where another begins, so that readers of interleaved partitions do not read the same bytes
 //! again. While one chunk is consumed the next are on their way.
 //!
@@ -13,6 +14,7 @@
 mod chunk;
 mod disk;
 mod error;
+mod visits;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,24 +25,25 @@ use std::sync::Arc;
 use catena_core::block::{BlockView, parse_block};
 use catena_core::ids::BlockLocation;
 use catena_core::index::Extent;
-use catena_core::limits::BLOCK_ALIGN_U32;
 use catena_core::one_bit;
-use catena_protocol::ids::Offset;
+use catena_protocol::ids::TopicPartition;
 
 pub use error::ReadError;
 
 use super::budget::{Budget, Charge};
 use super::files::{OpenSegment, SegmentFiles};
 use super::outbox::{BlockSlice, ParkedSlice};
-use crate::cache::{BlockCache, CachedBytes};
+use crate::cache::{BlockCache, CachedBytes, Holding};
 use crate::limits::{READ_AHEAD_CHUNKS, READ_BYTES_IN_FLIGHT_MAX, READ_GAP_BYTES_MAX};
 use crate::metrics::ShardMetrics;
 use crate::runtime::buffer::Buffer;
 use crate::runtime::channel::Notify;
+use crate::runtime::clock;
 use crate::runtime::executor::{self, Queue};
 use chunk::{Chunk, ChunkStart};
 use disk::{Disk, Read};
 use error::corrupt;
+use visits::Visits;
 
 /// A read under way, which others can wait for.
 #[derive(Default)]
@@ -57,6 +60,7 @@ pub struct BlockReader {
     disk: Disk,
     cache: Rc<RefCell<BlockCache>>,
     loading: RefCell<BTreeMap<ChunkStart, Running>>,
+    visits: RefCell<Visits>,
     in_flight: Rc<Budget>,
     metrics: Arc<ShardMetrics>,
 }
@@ -74,6 +78,7 @@ impl BlockReader {
             disk: Disk::new(files, probe),
             cache,
             loading: RefCell::default(),
+            visits: RefCell::default(),
             in_flight: Budget::new(READ_BYTES_IN_FLIGHT_MAX),
             metrics,
         })
@@ -89,17 +94,37 @@ impl BlockReader {
         self.disk.segment(place).await
     }
 
-    /// The block of the first of `extents`; the others say what to read along and ahead.
-    pub async fn block(
+    /// The batches of the first of a partition's `extents`; the others say what to read along and
+    /// ahead.
+    pub async fn extent(
         self: &Rc<Self>,
+        tp: TopicPartition,
         extents: impl Iterator<Item = Extent> + Clone,
     ) -> Result<CachedBytes, ReadError> {
-        let place = extents
+        let first = extents
             .clone()
             .next()
-            .expect("a reader asks for at least one extent")
-            .block;
-        let mut chunks = chunk::plan(extents, 1 + READ_AHEAD_CHUNKS).into_iter();
+            .expect("a reader asks for at least one extent");
+        let now_us = clock::now_us();
+        let meets = |chunk| self.visits.borrow_mut().meets(tp, chunk, now_us);
+        let chunks = chunk::plan(tp, extents, 1 + READ_AHEAD_CHUNKS, meets);
+        self.read(first.place(), first.block, chunks).await
+    }
+
+    /// One block outside of any sequence (an index page).
+    pub async fn single(self: &Rc<Self>, place: BlockLocation) -> Result<CachedBytes, ReadError> {
+        self.read(place, place, vec![Chunk::of(place)]).await
+    }
+
+    /// What lies at `place` of `block`, which the first of `chunks` covers; the others are read
+    /// ahead.
+    async fn read(
+        self: &Rc<Self>,
+        place: BlockLocation,
+        block: BlockLocation,
+        chunks: Vec<Chunk>,
+    ) -> Result<CachedBytes, ReadError> {
+        let mut chunks = chunks.into_iter();
         let first = chunks.next().expect("the first extent starts a chunk");
         let cached = self.cached(place);
         // Before what is read ahead, so that it is not what has to wait.
@@ -113,32 +138,19 @@ impl BlockReader {
             (Some(bytes), _) => Ok(bytes),
             (None, loading) => {
                 self.metrics.cache_misses.add(1);
-                let (chunk, loading) = loading.expect("a block that is not cached is being read");
-                self.loaded(place, chunk, &loading).await
+                let (chunk, loading) = loading.expect("a place that is not cached is being read");
+                self.loaded(place, block, chunk, &loading).await
             }
         }
     }
 
-    /// The block, if it is in memory.
+    /// What lies at a place, if it is in memory.
     pub fn cached(&self, place: BlockLocation) -> Option<CachedBytes> {
         let cached = self.cache.borrow_mut().get(place);
         if cached.is_some() {
             self.metrics.cache_hits.add(1);
         }
         cached
-    }
-
-    /// One block outside of any sequence (an index page).
-    pub async fn single(self: &Rc<Self>, place: BlockLocation) -> Result<CachedBytes, ReadError> {
-        let extent = Extent {
-            base_offset: Offset::new(0),
-            end_offset: Offset::new(0),
-            block: place,
-            offset_in_block: 0,
-            bytes: place.bytes,
-            max_timestamp_ms: 0,
-        };
-        self.block(std::iter::once(extent)).await
     }
 
     /// Any pages of a segment, past the cache, in as many tries as it may take. Nothing of them is
@@ -202,6 +214,7 @@ impl BlockReader {
     async fn loaded(
         &self,
         place: BlockLocation,
+        block: BlockLocation,
         chunk: Chunk,
         loading: &Loading,
     ) -> Result<CachedBytes, ReadError> {
@@ -217,25 +230,28 @@ impl BlockReader {
                 Some(Err(_)) => {
                     loading.done.notify();
                     // What is damaged may be a neighbour that was only read along.
-                    return self.read_alone(place).await;
+                    let whole = self.read_alone(block).await?;
+                    let skip = to_usize(place.offset - block.offset);
+                    return Ok(whole.slice(skip, to_usize(place.bytes)));
                 }
             }
         }
     }
 
-    /// Starts a read, or joins the one that covers its first block, `place`.
+    /// Starts a read, or joins the one that covers `place`.
     fn load(self: &Rc<Self>, chunk: Chunk, place: BlockLocation) -> Running {
         let running = self.running(place);
         running.unwrap_or_else(|| self.start(self.uncovered(chunk), None))
     }
 
-    /// Starts a read unless its first block is here or on its way, or too much is being read
+    /// Starts a read unless it begins with what is here or on its way, or too much is being read
     /// already.
     fn load_ahead(self: &Rc<Self>, chunk: Chunk) {
-        let first_page = chunk.before(chunk.start + BLOCK_ALIGN_U32).place();
+        let begin = chunk.beginning();
         let is_coming =
-            self.cache.borrow_mut().get(first_page).is_some() || self.running(first_page).is_some();
-        if !is_coming && let Some(charge) = self.in_flight.try_charge(to_usize(chunk.bytes)) {
+            self.cache.borrow_mut().get(begin).is_some() || self.running(begin).is_some();
+        let bytes = to_usize(chunk.pages().bytes);
+        if !is_coming && let Some(charge) = self.in_flight.try_charge(bytes) {
             self.start(self.uncovered(chunk), Some(charge));
         }
     }
@@ -248,17 +264,23 @@ impl BlockReader {
         chunk.covers(place).then(|| (*chunk, Rc::clone(loading)))
     }
 
-    /// The chunk up to where another one begins that is being read, or is in the cache and large
-    /// enough that going around it is cheaper than reading it again.
+    /// The chunk up to where other blocks begin that are being read, or are in the cache and large
+    /// enough that going around them is cheaper than reading them again.
     fn uncovered(&self, chunk: Chunk) -> Chunk {
+        if chunk.part.is_some() {
+            return chunk;
+        }
         let (journal, segment, start) = chunk.key();
         let behind = (journal, segment, start + 1)..(journal, segment, chunk.end());
         let loading = self.loading.borrow();
-        let running = loading.range(behind).next().map(|(key, _)| key.2);
+        let mut running = loading
+            .range(behind)
+            .filter(|(_, (chunk, _))| chunk.part.is_none());
+        let running = running.next().map(|(key, _)| key.2);
         let cached = self
             .cache
             .borrow()
-            .next_entry(chunk.place(), READ_GAP_BYTES_MAX);
+            .next_blocks(chunk.place(), READ_GAP_BYTES_MAX);
         let end = running.into_iter().chain(cached).min();
         end.map_or(chunk, |end| chunk.before(end))
     }
@@ -294,8 +316,8 @@ impl BlockReader {
         charge: Option<Charge>,
     ) -> Result<CachedBytes, ReadError> {
         let mut charge = charge.unwrap_or_else(|| self.in_flight.charge());
-        charge.grow_to(to_usize(chunk.bytes)).await;
-        let read = self.disk.read(chunk.place()).await?;
+        charge.grow_to(to_usize(chunk.pages().bytes)).await;
+        let read = self.disk.read(chunk.pages()).await?;
         drop(charge);
         self.keep(chunk, read).await
     }
@@ -312,21 +334,26 @@ impl BlockReader {
     /// Checks what was read and puts it into the cache.
     async fn keep(&self, chunk: Chunk, (buffer, segment): Read) -> Result<CachedBytes, ReadError> {
         self.metrics.fetch_cold_reads.add(1);
-        self.metrics.fetch_cold_bytes.add(u64::from(chunk.bytes));
+        let bytes = chunk.pages().bytes;
+        self.metrics.fetch_cold_bytes.add(u64::from(bytes));
         let buffer = Rc::new(buffer);
         chunk.check(&segment, &buffer).await?;
-        self.cache.borrow_mut().insert(
-            chunk.journal,
-            chunk.segment,
-            chunk.start,
-            Rc::clone(&buffer),
-            chunk.bytes,
-        );
-        Ok(CachedBytes {
+        let read = CachedBytes {
             buffer,
-            start: 0,
+            start: to_usize(chunk.skip()),
             bytes: to_usize(chunk.bytes),
-        })
+        };
+        let holding = match chunk.part {
+            Some(_) => Holding::Part,
+            None => Holding::Blocks,
+        };
+        let mut cache = self.cache.borrow_mut();
+        // Somebody may have read the block around it meanwhile.
+        if holding == Holding::Blocks || cache.get(chunk.place()).is_none() {
+            let (journal, segment, start) = chunk.key();
+            cache.insert(journal, segment, start, read.clone(), holding);
+        }
+        Ok(read)
     }
 }
 

@@ -114,7 +114,7 @@ async fn slice(
     wanted: Wanted,
 ) -> Result<Option<(BlockSlice, Offset)>, Unreadable> {
     let mut extent = extent(shard, session, at, wanted.high_watermark).await?;
-    let (block, segment) = loop {
+    let (batches, segment) = loop {
         match read(shard, session, at.position, &extent).await {
             Ok(read) => break read,
             Err(cause) => {
@@ -127,13 +127,15 @@ async fn slice(
                 let Some(read) = read else {
                     return Err(Unreadable::new(cause, extent.end_offset));
                 };
-                let intact = intact_part(&extent, &read.0, at);
+                let (block, segment) = read;
+                let batches = block.slice(to_usize(extent.offset_in_block), to_usize(extent.bytes));
+                let intact = intact_part(&extent, &batches, at);
                 extent = intact.map_err(|next| Unreadable::new(cause, next))?;
-                break read;
+                break (batches.slice(0, to_usize(extent.bytes)), segment);
             }
         }
     };
-    let cut = cut(&extent, &block, at.offset, wanted.bytes_max, at.is_first);
+    let cut = cut(&extent, &batches, at.offset, wanted.bytes_max, at.is_first);
     let Some((bytes, start, next)) = cut else {
         if at.is_first {
             let reason = format!("no batch of it holds offset {}", at.offset);
@@ -152,16 +154,16 @@ async fn slice(
     Ok(Some((slice, next)))
 }
 
-/// The block of an extent, and the lease on its segment.
+/// The batches of an extent, and the lease on its segment.
 async fn read(
     shard: &Rc<Shard>,
     session: &FetchSession,
     position: &Position,
     extent: &Extent,
 ) -> Result<(CachedBytes, Rc<OpenSegment>), ReadError> {
-    let block = block(shard, session, position, extent).await?;
+    let batches = batches(shard, session, position, extent).await?;
     let segment = shard.reader.segment(extent.block).await?;
-    Ok((block, segment))
+    Ok((batches, segment))
 }
 
 /// A block that was found corrupt, if its heads are good and only bodies of batches are not.
@@ -181,10 +183,7 @@ async fn read_damaged(
 
 /// The extent up to the first damaged batch at or behind the wanted offset; if that is the very
 /// batch that holds it, the offset after that batch.
-fn intact_part(extent: &Extent, block: &CachedBytes, at: At<'_>) -> Result<Extent, Offset> {
-    let start = usize::try_from(extent.offset_in_block).expect("u32 fits usize");
-    let bytes = usize::try_from(extent.bytes).expect("u32 fits usize");
-    let batches = block.slice(start, bytes);
+fn intact_part(extent: &Extent, batches: &CachedBytes, at: At<'_>) -> Result<Extent, Offset> {
     let mut intact = Extent {
         bytes: 0,
         end_offset: extent.base_offset,
@@ -263,15 +262,15 @@ async fn extent(
     }
 }
 
-/// The block of an extent. Only a reader of old data pays for reading ahead.
-async fn block(
+/// The batches of an extent. Only a reader of old data pays for reading ahead.
+async fn batches(
     shard: &Rc<Shard>,
     session: &FetchSession,
     position: &Position,
     extent: &Extent,
 ) -> Result<CachedBytes, ReadError> {
     if !session.is_cold(position) {
-        if let Some(bytes) = shard.reader.cached(extent.block) {
+        if let Some(bytes) = shard.reader.cached(extent.place()) {
             return Ok(bytes);
         }
         session.set_cold(position, true);
@@ -281,7 +280,7 @@ async fn block(
         .into_iter()
         .filter(|next| next.base_offset > extent.base_offset);
     let extents = std::iter::once(*extent).chain(along);
-    shard.reader.block(extents).await
+    shard.reader.extent(position.tp, extents).await
 }
 
 /// The part of an extent from the batch that holds `from`: whole batches, at most `room` bytes
@@ -290,23 +289,21 @@ async fn block(
 /// it in the place of what was read of it already.
 fn cut(
     extent: &Extent,
-    block: &CachedBytes,
+    whole: &CachedBytes,
     from: Offset,
     room: usize,
     must: bool,
 ) -> Option<(CachedBytes, u32, Offset)> {
-    let start = usize::try_from(extent.offset_in_block).expect("u32 fits usize");
-    let len = usize::try_from(extent.bytes).expect("u32 fits usize");
-    let whole = block.slice(start, len);
+    let len = whole.bytes;
     if from <= extent.base_offset && len <= room {
-        return Some((whole, 0, extent.end_offset));
+        return Some((whole.clone(), 0, extent.end_offset));
     }
     let bytes = whole.as_slice();
     let (mut begin, mut end, mut next) = (None, 0, from);
     let mut at = 0;
     while at + BATCH_HEADER_BYTES <= len {
         let header = BatchHeader::decode(&bytes[at..]).ok()?;
-        let batch_bytes = usize::try_from(header.length).expect("u32 fits usize");
+        let batch_bytes = to_usize(header.length);
         if header.next_offset() > from {
             if header.base_offset < from && !must {
                 return None;
@@ -324,4 +321,8 @@ fn cut(
     let begin = begin.filter(|begin| end > *begin)?;
     let skipped = u32::try_from(begin).expect("an extent is below 1 MiB");
     Some((whole.slice(begin, end - begin), skipped, next))
+}
+
+fn to_usize(value: u32) -> usize {
+    usize::try_from(value).expect("u32 fits usize")
 }

@@ -1,11 +1,18 @@
-//! Chunks: runs of blocks that are read at once, and how they are checked.
+//! Chunks: what is read at once, and how it is checked.
 //!
-//! Invariant: a chunk starts and ends where a block does. Pure, but for the yields of a check.
+//! Most are runs of blocks, of which every byte is checked. Where a reader wants little of the
+//! blocks and nobody else is there, it reads its extents alone, a *part* of a block each: they are
+//! checked by the checksums of their batches, which cover the partition they belong to.
+//!
+//! Invariant: a chunk of blocks starts and ends where a block does. Pure, but for the yields of a
+//! check.
 
 use catena_core::block::parse_block;
 use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 use catena_core::index::Extent;
-use catena_core::limits::BLOCK_BYTES_MAX_U32;
+use catena_core::limits::{BLOCK_ALIGN_U32, BLOCK_BYTES_MAX_U32};
+use catena_protocol::batch::{split, verify_body, verify_header};
+use catena_protocol::ids::TopicPartition;
 
 use super::{ReadError, corrupt, to_usize};
 use crate::limits::READ_GAP_BYTES_MAX;
@@ -16,13 +23,15 @@ use crate::shard::files::OpenSegment;
 /// Where a chunk starts.
 pub(super) type ChunkStart = (JournalId, SegmentSeq, u32);
 
-/// A run of blocks to read at once.
+/// Some bytes of a segment to read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub(super) journal: JournalId,
     pub(super) segment: SegmentSeq,
     pub(super) start: u32,
     pub(super) bytes: u32,
+    /// The extent that it consists of, if not of blocks.
+    pub(super) part: Option<(TopicPartition, Extent)>,
 }
 
 impl Chunk {
@@ -32,6 +41,15 @@ impl Chunk {
             segment: block.segment,
             start: block.offset,
             bytes: block.bytes,
+            part: None,
+        }
+    }
+
+    const fn of_part(tp: TopicPartition, extent: Extent) -> Chunk {
+        let part = Some((tp, extent));
+        Chunk {
+            part,
+            ..Chunk::of(extent.place())
         }
     }
 
@@ -48,6 +66,21 @@ impl Chunk {
         }
     }
 
+    /// The pages that hold it.
+    pub(super) const fn pages(self) -> BlockLocation {
+        let offset = self.start - self.skip();
+        BlockLocation {
+            offset,
+            bytes: (self.end() - offset).next_multiple_of(BLOCK_ALIGN_U32),
+            ..self.place()
+        }
+    }
+
+    /// Bytes of its first page before it.
+    pub(super) const fn skip(self) -> u32 {
+        self.start % BLOCK_ALIGN_U32
+    }
+
     pub(super) const fn end(self) -> u32 {
         self.start + self.bytes
     }
@@ -58,7 +91,15 @@ impl Chunk {
             && place.offset + place.bytes <= self.end()
     }
 
-    /// The part of it before `end`.
+    /// Its first page, if it consists of blocks: with it comes the rest.
+    pub(super) fn beginning(self) -> BlockLocation {
+        match self.part {
+            Some(_) => self.place(),
+            None => self.before(self.start + BLOCK_ALIGN_U32).place(),
+        }
+    }
+
+    /// The blocks of it before `end`.
     pub(super) fn before(self, end: u32) -> Chunk {
         let bytes = end.min(self.end()) - self.start;
         Chunk { bytes, ..self }
@@ -78,25 +119,35 @@ impl Chunk {
             .then_some(Chunk { bytes, ..self })
     }
 
-    /// Checks every block of the chunk, heads and bodies, and that they tile it.
+    /// Checks what was read into `buffer`: every byte of the chunk, heads and bodies.
     pub(super) async fn check(
         self,
         segment: &OpenSegment,
         buffer: &Buffer,
     ) -> Result<(), ReadError> {
-        let mut at = 0;
-        let end = to_usize(self.bytes);
-        if buffer.len() < end {
+        let skip = to_usize(self.skip());
+        let Some(bytes) = buffer.get(skip..skip + to_usize(self.bytes)) else {
             return Err(corrupt(self.place(), &"the file ends before it"));
+        };
+        match self.part {
+            None => self.check_blocks(segment, bytes).await,
+            Some((tp, extent)) => {
+                check_part(tp, &extent, bytes).map_err(|reason| corrupt(extent.block, &reason))
+            }
         }
-        while at < end {
+    }
+
+    /// Checks every block, and that they tile the chunk.
+    async fn check_blocks(self, segment: &OpenSegment, bytes: &[u8]) -> Result<(), ReadError> {
+        let mut at = 0;
+        while at < bytes.len() {
             let position = self.start + u32::try_from(at).expect("a chunk is at most 1 MiB");
             let place = BlockLocation {
                 offset: position,
                 ..self.place()
             };
             let header = &segment.header;
-            let view = parse_block(&buffer[at..end], header.salt, header.segment, position)
+            let view = parse_block(&bytes[at..], header.salt, header.segment, position)
                 .map_err(|error| corrupt(place, &error))?;
             view.verify_bodies()
                 .map_err(|error| corrupt(place, &error))?;
@@ -107,19 +158,164 @@ impl Chunk {
     }
 }
 
-/// The first `count` chunks that hold the blocks of `extents`.
-pub(super) fn plan(extents: impl Iterator<Item = Extent>, count: usize) -> Vec<Chunk> {
-    let mut chunks: Vec<Chunk> = Vec::with_capacity(count);
+/// Checks that these are the batches of the extent.
+fn check_part(tp: TopicPartition, extent: &Extent, bytes: &[u8]) -> Result<(), String> {
+    let mut next = extent.base_offset;
+    for batch in split(bytes) {
+        let (header, batch) = batch.map_err(|error| error.to_string())?;
+        let head = batch.first_chunk().expect("split gives whole batches");
+        verify_header(head, tp).map_err(|error| error.to_string())?;
+        verify_body(batch).map_err(|error| error.to_string())?;
+        if header.base_offset != next {
+            return Err(format!(
+                "offset {} where {next} should be",
+                header.base_offset
+            ));
+        }
+        next = header.next_offset();
+    }
+    if next == extent.end_offset {
+        Ok(())
+    } else {
+        Err(format!(
+            "it ends at offset {next}, not {}",
+            extent.end_offset
+        ))
+    }
+}
+
+/// Extents that can be read as one run of blocks.
+struct Run {
+    chunk: Chunk,
+    extents: Vec<Extent>,
+    /// Pages that hold the extents.
+    wanted_bytes: u32,
+}
+
+impl Run {
+    fn of(tp: TopicPartition, extent: Extent) -> Run {
+        Run {
+            chunk: Chunk::of(extent.block),
+            extents: vec![extent],
+            wanted_bytes: Chunk::of_part(tp, extent).pages().bytes,
+        }
+    }
+
+    /// Takes another extent in, if that is worth one read.
+    fn takes(&mut self, tp: TopicPartition, extent: Extent) -> bool {
+        let Some(chunk) = self.chunk.extended(extent.block) else {
+            return false;
+        };
+        self.chunk = chunk;
+        self.extents.push(extent);
+        self.wanted_bytes += Chunk::of_part(tp, extent).pages().bytes;
+        true
+    }
+
+    /// Whether less than two thirds of the blocks are wanted.
+    fn is_sparse(&self) -> bool {
+        u64::from(self.wanted_bytes) * 3 < u64::from(self.chunk.bytes) * 2
+    }
+}
+
+/// How to read the extents of a partition: the first `count` runs of blocks that hold them, but
+/// the extents alone of a run of which little is wanted, unless somebody else `is_there`.
+pub(super) fn plan(
+    tp: TopicPartition,
+    extents: impl Iterator<Item = Extent>,
+    count: usize,
+    mut is_there: impl FnMut(Chunk) -> bool,
+) -> Vec<Chunk> {
+    let mut runs: Vec<Run> = Vec::with_capacity(count);
     for extent in extents {
-        let longer = chunks.last().and_then(|last| last.extended(extent.block));
-        if let Some(longer) = longer {
-            chunks.pop();
-            chunks.push(longer);
-        } else if chunks.len() == count {
-            break;
+        if !runs.last_mut().is_some_and(|run| run.takes(tp, extent)) {
+            if runs.len() == count {
+                break;
+            }
+            runs.push(Run::of(tp, extent));
+        }
+    }
+    let mut chunks = Vec::with_capacity(count);
+    for run in runs {
+        if run.is_sparse() && !is_there(run.chunk) {
+            chunks.extend(run.extents.iter().map(|extent| Chunk::of_part(tp, *extent)));
         } else {
-            chunks.push(Chunk::of(extent.block));
+            chunks.push(run.chunk);
         }
     }
     chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_protocol::ids::{Offset, PartitionId, TopicId};
+
+    use super::*;
+
+    const KIB: u32 = 1 << 10;
+
+    fn tp() -> TopicPartition {
+        let (topic, partition) = (TopicId(1), PartitionId(0));
+        TopicPartition { topic, partition }
+    }
+
+    /// So many bytes in the middle of a block.
+    fn extent(block_at: u32, block_bytes: u32, bytes: u32) -> Extent {
+        let block = BlockLocation {
+            journal: JournalId(0),
+            segment: SegmentSeq(1),
+            offset: block_at,
+            bytes: block_bytes,
+        };
+        Extent {
+            base_offset: Offset(0),
+            end_offset: Offset(1),
+            block,
+            offset_in_block: block_bytes / 2 + 200,
+            bytes,
+            max_timestamp_ms: 0,
+        }
+    }
+
+    fn planned(extents: &[Extent], is_there: bool) -> Vec<Chunk> {
+        plan(tp(), extents.iter().copied(), 2, |_| is_there)
+    }
+
+    #[test]
+    fn little_of_a_block_is_read_alone_unless_somebody_is_there() {
+        let sparse = extent(4096, 64 * KIB, 20 * KIB);
+        let [chunk] = planned(&[sparse], false)[..] else {
+            panic!("one read")
+        };
+        assert_eq!(chunk, Chunk::of_part(tp(), sparse));
+        assert_eq!((chunk.skip(), chunk.bytes), (200, 20 * KIB));
+        let pages = (chunk.pages().offset, chunk.pages().bytes);
+        assert_eq!(pages, (4096 + 32 * KIB, 24 * KIB));
+        assert_eq!(planned(&[sparse], true), [Chunk::of(sparse.block)]);
+    }
+
+    #[test]
+    fn two_thirds_of_the_pages_are_worth_the_block() {
+        let at_start = |bytes| Extent {
+            offset_in_block: 200,
+            ..extent(4096, 24 * KIB, bytes)
+        };
+        assert!(planned(&[at_start(11 * KIB)], false)[0].part.is_some());
+        let enough = at_start(13 * KIB);
+        assert_eq!(Chunk::of_part(tp(), enough).pages().bytes, 16 * KIB);
+        assert_eq!(planned(&[enough], false), [Chunk::of(enough.block)]);
+    }
+
+    #[test]
+    fn blocks_beside_each_other_are_one_run() {
+        let page = 4096;
+        let near: Vec<Extent> = (1..4).map(|n| extent(n * 3 * page, page, 500)).collect();
+        assert_eq!(planned(&near, false).len(), 3, "each alone");
+        let [run] = planned(&near, true)[..] else {
+            panic!("one read")
+        };
+        assert_eq!((run.start, run.bytes), (3 * page, 7 * page));
+        let far: Vec<Extent> = (1..9).map(|n| extent(n << 20, page, 500)).collect();
+        assert_eq!(planned(&far, true).len(), 2, "no more runs than asked for");
+    }
 }
