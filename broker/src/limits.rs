@@ -147,6 +147,10 @@ pub const FETCH_REQUESTS_PER_SESSION_MAX: usize = 4;
 /// Extents that a session looks ahead per partition when it reads.
 pub const FETCH_EXTENTS_AHEAD: usize = 64;
 
+/// How far a partition goes through a journal in one turn while others of its session read old data,
+/// too.
+pub const FETCH_TURN_JOURNAL_BYTES: u32 = 4 << 20;
+
 /// Slices below this size are gathered by copying; larger ones are sent from where they are.
 pub const GATHER_SLICE_BYTES_MAX: usize = 4 << 10;
 

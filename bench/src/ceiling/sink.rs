@@ -40,6 +40,8 @@ pub(crate) fn stream(
     let handle = file.open_direct()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
+    // Before anything waits for it.
+    let stream = TcpStream::connect(address)?;
     let (received, full) = channel();
     let (reuse, empty) = channel();
     for block in 0..BLOCKS_PER_GROUP * GROUPS {
@@ -48,7 +50,7 @@ pub(crate) fn stream(
     thread::scope(|scope| {
         let sender = scope.spawn(move || -> Result<Latencies> {
             pin(Some(client_core))?;
-            loopback::send(TcpStream::connect(address)?, time)
+            loopback::send(stream, time)
         });
         let receiver = scope.spawn(move || -> Result<()> {
             pin(Some(server_core))?;

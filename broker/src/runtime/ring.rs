@@ -71,6 +71,16 @@ impl Operation {
     }
 }
 
+impl Drop for Ring {
+    /// What the kernel still works on keeps its memory for good, also after a panic.
+    fn drop(&mut self) {
+        let operations = self.operations.take();
+        if !operations.is_empty() {
+            mem::forget(operations);
+        }
+    }
+}
+
 impl Ring {
     /// With what the kernel offers to spare interrupts: completions wait until this thread next
     /// enters the kernel (Linux 5.19), and it alone submits (6.0).
@@ -186,7 +196,6 @@ impl Ring {
                 return true;
             }
             if Instant::now() >= deadline {
-                mem::forget(self.operations.take());
                 return false;
             }
             thread::sleep(PAUSE_AT_END);

@@ -8,6 +8,7 @@
 //! Runs on the shard's executor, one task per session.
 
 mod read;
+mod ready;
 mod session;
 
 use std::rc::Rc;

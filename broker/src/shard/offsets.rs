@@ -106,7 +106,7 @@ async fn search(
         return Ok(None);
     };
     let batches = loop {
-        match shard.reader.extent(tp, std::iter::once(extent)).await {
+        match shard.reader.extent(std::iter::once((tp, extent))).await {
             Ok(batches) => break batches,
             Err(error) => {
                 // It may have been moved, and the place freed, since it was looked up.

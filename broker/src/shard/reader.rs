@@ -94,20 +94,19 @@ impl BlockReader {
         self.disk.segment(place).await
     }
 
-    /// The batches of the first of a partition's `extents`; the others say what to read along and
-    /// ahead.
+    /// The batches of the first of `extents`; the others, of this partition or others, say what to
+    /// read along and ahead.
     pub async fn extent(
         self: &Rc<Self>,
-        tp: TopicPartition,
-        extents: impl Iterator<Item = Extent> + Clone,
+        extents: impl Iterator<Item = (TopicPartition, Extent)> + Clone,
     ) -> Result<CachedBytes, ReadError> {
-        let first = extents
+        let (tp, first) = extents
             .clone()
             .next()
             .expect("a reader asks for at least one extent");
         let now_us = clock::now_us();
         let meets = |chunk| self.visits.borrow_mut().meets(tp, chunk, now_us);
-        let chunks = chunk::plan(tp, extents, 1 + READ_AHEAD_CHUNKS, meets);
+        let chunks = chunk::plan(extents, 1 + READ_AHEAD_CHUNKS, meets);
         self.read(first.place(), first.block, chunks).await
     }
 

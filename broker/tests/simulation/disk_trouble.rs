@@ -177,7 +177,10 @@ fn one_reader_of_interleaved_partitions_reads_its_own_and_all_read_each_byte_onc
             let tp = self::partition(partition);
             for at in 0..extents.len() {
                 let ahead = extents[at..].iter().take(64).copied();
-                let read = reader.extent(tp, ahead).await.expect("it can be read");
+                let read = reader
+                    .extent(owned_by(tp, ahead))
+                    .await
+                    .expect("it can be read");
                 assert_eq!(read.bytes, extents[at].bytes as usize);
             }
         };
@@ -192,6 +195,13 @@ fn one_reader_of_interleaved_partitions_reads_its_own_and_all_read_each_byte_onc
             "by all together: {by_all} of {all}"
         );
     });
+}
+
+fn owned_by(
+    tp: TopicPartition,
+    extents: impl Iterator<Item = Extent> + Clone,
+) -> impl Iterator<Item = (TopicPartition, Extent)> + Clone {
+    extents.map(move |extent| (tp, extent))
 }
 
 fn partition(number: u32) -> TopicPartition {
@@ -209,7 +219,9 @@ fn an_extent_that_is_read_without_its_block_is_checked() {
         });
         let (reader, metrics) = reader(1 << 20);
         let read = async |tp, from: usize| {
-            let read = reader.extent(tp, extents[from..].iter().copied()).await;
+            let read = reader
+                .extent(owned_by(tp, extents[from..].iter().copied()))
+                .await;
             read.map(drop)
         };
         read(partition(3), 0).await.expect("it is good");
@@ -246,7 +258,7 @@ fn an_extent_that_is_read_without_its_block_is_checked() {
         ] {
             let (reader, metrics) = self::reader(0);
             reader
-                .extent(tp, extents[2..].iter().copied())
+                .extent(owned_by(tp, extents[2..].iter().copied()))
                 .await
                 .expect("its block is good");
             assert!(
@@ -269,7 +281,7 @@ fn what_the_disk_refuses_for_good_is_damaged_and_the_rest_is_read() {
         let started_us = clock::now_us();
         for (number, at) in (0_u32..).zip(0..extents.len()) {
             match reader
-                .extent(partition(0), extents[at..].iter().copied())
+                .extent(owned_by(partition(0), extents[at..].iter().copied()))
                 .await
             {
                 Ok(_) => {}
@@ -297,7 +309,7 @@ fn what_the_disk_refuses_for_a_moment_is_not_damaged() {
             }
         });
         reader
-            .extent(partition(0), extents.into_iter())
+            .extent(owned_by(partition(0), extents.into_iter()))
             .await
             .expect("it heals");
     });
@@ -314,13 +326,13 @@ fn a_disk_that_gives_nothing_at_all_is_away_and_nothing_on_it_is_damaged() {
             }
         });
         let read = reader
-            .extent(partition(0), extents.iter().copied())
+            .extent(owned_by(partition(0), extents.iter().copied()))
             .await
             .map(drop);
         assert!(matches!(read, Err(ReadError::Io { .. })), "{read:?}");
         simulated::with_disk(Disk::heal);
         reader
-            .extent(partition(0), extents.into_iter())
+            .extent(owned_by(partition(0), extents.into_iter()))
             .await
             .expect("it is back");
     });
@@ -335,7 +347,7 @@ fn a_damaged_header_makes_its_segment_damaged_at_once() {
             simulated::with_disk(|disk| disk.flip_bit(&segment_path(), byte, 3));
         }
         let read = reader
-            .extent(partition(0), extents.into_iter())
+            .extent(owned_by(partition(0), extents.into_iter()))
             .await
             .map(drop);
         assert!(matches!(read, Err(ReadError::Corrupt { .. })), "{read:?}");

@@ -64,7 +64,10 @@ impl Memory {
     /// If the two are not the halves of one piece, in this order.
     pub(super) fn join(mut self, mut upper: Memory) -> Memory {
         assert!(
-            self.buddy() == upper.address() && self.address() < upper.address(),
+            Rc::ptr_eq(&self.page, &upper.page)
+                && self.len == upper.len
+                && self.address() < upper.address()
+                && self.buddy() == upper.address(),
             "only halves of one piece can be joined"
         );
         self.len += mem::take(&mut upper.len);
@@ -102,6 +105,8 @@ impl Drop for Memory {
         // Other pieces may keep the page for long; this one is given back at once. A kernel that
         // does not takes it back with the page.
         if Rc::strong_count(&self.page) > 1 && self.len > 0 {
+            // Or the kernel would make a huge page of the rest again some time.
+            self.page.advise(Advice::LinuxNoHugepage);
             let start = self.start.as_ptr().cast();
             // SAFETY: these bytes are mapped, in no other piece, and nobody looks at them again.
             let _ = unsafe { madvise(start, self.len, Advice::LinuxDontNeed) };
@@ -117,29 +122,52 @@ struct HugePage {
 
 impl HugePage {
     fn map() -> io::Result<HugePage> {
-        let bytes = 2 * PAGE_BYTES;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at a place of the kernel's choice.
-        let mapped = unsafe {
-            mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE)?.cast::<u8>()
-        };
-        let before = mapped.align_offset(PAGE_BYTES);
-        let after = bytes - before - PAGE_BYTES;
-        // SAFETY: the page lies within the mapping: it is twice as long.
-        let start = unsafe { mapped.add(before) };
-        // SAFETY: what is unmapped lies within the mapping beside the page, and is nobody's.
-        unsafe {
-            if before > 0 {
-                munmap(mapped.cast(), before)?;
+        let page = match map(PAGE_BYTES)? {
+            // Most are: the kernel places a mapping beside the one before, and the two are one to
+            // it. It allows a process 65,530.
+            start if start.align_offset(PAGE_BYTES) == 0 => start,
+            unaligned => {
+                // SAFETY: mapped just now, and nobody's.
+                unsafe { munmap(unaligned.cast(), PAGE_BYTES)? };
+                map_aligned()?
             }
-            munmap(start.add(PAGE_BYTES).cast(), after)?;
-        }
-        let start = NonNull::new(start).expect("the kernel maps nothing at 0");
+        };
+        let start = NonNull::new(page).expect("the kernel maps nothing at 0");
         let page = HugePage { start };
         // Where there are none, or none is free, it consists of small ones.
-        // SAFETY: the whole page was mapped above.
-        let _ = unsafe { madvise(start.as_ptr().cast(), PAGE_BYTES, Advice::LinuxHugepage) };
+        page.advise(Advice::LinuxHugepage);
         Ok(page)
+    }
+
+    /// Says what the page is for. A kernel that does not know that does without.
+    fn advise(&self, advice: Advice) {
+        // SAFETY: the whole page is mapped, and the advice changes none of its bytes.
+        let _ = unsafe { madvise(self.start.as_ptr().cast(), PAGE_BYTES, advice) };
+    }
+}
+
+/// Anonymous memory at a place of the kernel's choice.
+fn map(bytes: usize) -> io::Result<*mut u8> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping, which takes no other's place.
+    let mapped = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE)? };
+    Ok(mapped.cast())
+}
+
+/// The last aligned page of a mapping that is twice as long.
+fn map_aligned() -> io::Result<*mut u8> {
+    let mapped = map(2 * PAGE_BYTES)?;
+    let after = (mapped.addr()) % PAGE_BYTES;
+    let before = PAGE_BYTES - after;
+    // SAFETY: the page lies within the mapping; so does what is unmapped beside it, which is
+    // nobody's.
+    unsafe {
+        let start = mapped.add(before);
+        munmap(mapped.cast(), before)?;
+        if after > 0 {
+            munmap(start.add(PAGE_BYTES).cast(), after)?;
+        }
+        Ok(start)
     }
 }
 

@@ -77,7 +77,7 @@ impl Pool {
     /// the least use.
     fn excess(&mut self) -> Vec<Memory> {
         let mut excess = Vec::new();
-        while self.stats.free_bytes > self.free_bytes_max + self.lent_bytes {
+        while self.stats.free_bytes > self.free_bytes_max.saturating_add(self.lent_bytes) {
             let mut classes = iter::once(CLASSES - 1).chain(0..CLASSES);
             let (_, memory) = classes
                 .find_map(|class| self.free[class].pop_last())

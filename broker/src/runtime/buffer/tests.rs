@@ -1,5 +1,7 @@
 //! Buffers are aligned, memory serves one class after the other, and the pool keeps to its bound.
 
+use std::fs;
+use std::ops::Range;
 use std::rc::Rc;
 
 use proptest::prelude::*;
@@ -164,6 +166,61 @@ fn what_is_above_the_bound_goes_by_whole_pages_and_then_the_smallest() {
         drop(allocate(BUFFER_BYTES_MAX));
         assert_eq!(stats().fresh, fresh, "the half page was kept");
         drop((small, rest));
+    });
+}
+
+/// The mappings of this process with what the kernel says of them.
+fn mappings() -> Vec<(Range<usize>, String)> {
+    let mut mappings: Vec<(Range<usize>, String)> = Vec::new();
+    let smaps = fs::read_to_string("/proc/self/smaps").expect("the kernel has it");
+    for line in smaps.lines() {
+        let range = line.split(' ').next().and_then(|word| word.split_once('-'));
+        let hexadecimal = |digits| usize::from_str_radix(digits, 16).ok();
+        let range = range.and_then(|(start, end)| Some(hexadecimal(start)?..hexadecimal(end)?));
+        if let Some(range) = range {
+            mappings.push((range, String::new()));
+        } else if let Some((_, about)) = mappings.last_mut() {
+            about.push_str(line);
+            about.push('\n');
+        }
+    }
+    mappings
+}
+
+#[test]
+fn pages_beside_each_other_are_one_mapping() {
+    run(|| async {
+        let held: Vec<_> = (0..64).map(|_| allocate(BUFFER_BYTES_MAX)).collect();
+        let mappings = mappings();
+        let of_buffers = mappings.iter().filter(|(range, _)| {
+            held.iter()
+                .any(|buffer| range.contains(&buffer.as_ptr().addr()))
+        });
+        let count = of_buffers.count();
+        assert!(count <= 4, "32 pages in {count} mappings");
+    });
+}
+
+#[test]
+fn what_is_given_back_of_a_page_does_not_come_back() {
+    run(|| async {
+        let (one, other) = (allocate(BUFFER_BYTES_MAX), allocate(BUFFER_BYTES_MAX));
+        let address = one.as_ptr().addr();
+        let is_huge = || {
+            let mappings = mappings();
+            let of_page = mappings.iter().find(|(range, _)| range.contains(&address));
+            let (_, about) = of_page.expect("it is mapped");
+            let flags = about.lines().find_map(|line| line.strip_prefix("VmFlags:"));
+            flags
+                .expect("a mapping has flags")
+                .split(' ')
+                .any(|flag| flag == "hg")
+        };
+        assert!(is_huge());
+        set_pool_bytes_max(0);
+        drop(other);
+        assert!(!is_huge(), "or the kernel would fill the hole some time");
+        drop(one);
     });
 }
 

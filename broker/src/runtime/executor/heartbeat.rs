@@ -10,7 +10,7 @@ use super::thread_times::{ThreadClock, ThreadTimes};
 use crate::runtime::clock;
 
 /// Half of what a beat may be late, and a quarter of what the watchdog takes for a stall.
-const BEAT: Duration = Duration::from_millis(50);
+pub(super) const BEAT: Duration = Duration::from_millis(50);
 
 /// A beat that is later than this counts as late: the executor did not move for so long.
 const LATE_US: u64 = 100_000;

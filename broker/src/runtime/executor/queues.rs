@@ -112,15 +112,18 @@ impl Queues {
     }
 
     /// Runs tasks until none can run or the turn is over; calls `between` after each round of a
-    /// queue.
+    /// queue, in that queue's time.
     pub(super) fn run_a_turn(&self, between: impl Fn()) {
         let mut now_ns = clock::now_ns();
         self.turn_ends_ns.set(now_ns + TURN_NS);
         while now_ns < self.turn_ends_ns.get()
             && let Some(queue) = self.next()
         {
-            now_ns = self.run_round(queue, now_ns);
+            let began_ns = now_ns;
+            self.run_round(queue, began_ns);
             between();
+            now_ns = clock::now_ns();
+            self.charge(queue, now_ns.saturating_sub(began_ns));
         }
     }
 
@@ -133,9 +136,8 @@ impl Queues {
         waiting.min_by_key(|queue| self.each[*queue as usize].virtual_ns.get())
     }
 
-    /// Runs each task that waits in a queue now, once, unless the turn ends before. Returns the
-    /// time.
-    fn run_round(&self, which: Queue, began_ns: u64) -> u64 {
+    /// Runs each task that waits in a queue now, once, unless the turn ends before.
+    fn run_round(&self, which: Queue, began_ns: u64) {
         let queue = &self.each[which as usize];
         self.virtual_ns.set(queue.virtual_ns.get());
         let mut now_ns = began_ns;
@@ -155,10 +157,13 @@ impl Queues {
                 break;
             }
         }
-        let ran_ns = now_ns.saturating_sub(began_ns);
+    }
+
+    /// Counts time against a queue's part.
+    fn charge(&self, which: Queue, ran_ns: u64) {
+        let queue = &self.each[which as usize];
         let charge_ns = (ran_ns * 1000 / which.shares()).min(CHARGE_MAX_NS);
         queue.virtual_ns.set(queue.virtual_ns.get() + charge_ns);
-        now_ns
     }
 }
 

@@ -88,6 +88,9 @@ pub(super) async fn partition(
                 taken += slice.bytes.bytes;
                 next = end;
                 slices.push(slice);
+                if session.is_turn_over(position, &slices[0].block, next) {
+                    break;
+                }
             }
             Ok(None) => break,
             // What came before it is sent, and the next read begins with it.
@@ -275,12 +278,14 @@ async fn batches(
         }
         session.set_cold(position, true);
     }
-    let ahead = session.all_ahead(position);
-    let along = ahead
-        .into_iter()
-        .filter(|next| next.base_offset > extent.base_offset);
-    let extents = std::iter::once(*extent).chain(along);
-    shard.reader.extent(position.tp, extents).await
+    // What lies behind was asked for with the first of a block.
+    if session.is_again_in(extent.block)
+        && let Some(bytes) = shard.reader.cached(extent.place())
+    {
+        return Ok(bytes);
+    }
+    let worth = session.worth_reading(position, *extent);
+    shard.reader.extent(worth.iter().copied()).await
 }
 
 /// The part of an extent from the batch that holds `from`: whole batches, at most `room` bytes

@@ -10,12 +10,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
+use catena_core::ids::BlockLocation;
 use catena_core::index::Extent;
 use catena_protocol::ids::{CorrelationId, Offset, SessionId, TopicPartition};
 use catena_protocol::limits::FETCH_INTERESTS_MAX;
 use catena_protocol::messages::{FetchInterest, FetchRequest};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::ready::{self, Asked, ReadyList};
+use crate::limits::{FETCH_EXTENTS_AHEAD, FETCH_TURN_JOURNAL_BYTES};
 use crate::runtime::channel::Notify;
 
 /// What a session knows of one partition.
@@ -30,6 +33,24 @@ struct Interest {
     /// Whether the last blocks were not in the cache: it is worth reading ahead.
     cold: bool,
     ahead: VecDeque<Extent>,
+}
+
+impl Interest {
+    /// Forgets what was looked up and is passed.
+    fn pass(&mut self, offset: Offset) {
+        while self.ahead.front().is_some_and(|e| e.end_offset <= offset) {
+            self.ahead.pop_front();
+        }
+    }
+
+    /// What it wants next.
+    fn asks(&mut self) -> Asked {
+        self.pass(self.offset);
+        match self.ahead.front() {
+            Some(next) if self.cold => Asked::OldTurn(*next),
+            _ => Asked::Turn,
+        }
+    }
 }
 
 /// Where a partition is read from, and for which interest.
@@ -54,9 +75,11 @@ pub(super) struct Waiting {
 pub struct FetchSession {
     id: SessionId,
     interests: RefCell<FxHashMap<TopicPartition, Interest>>,
-    ready: RefCell<VecDeque<TopicPartition>>,
+    ready: RefCell<ReadyList>,
     requests: RefCell<VecDeque<Waiting>>,
     generations: Cell<u64>,
+    /// The block in which old data was read last.
+    last_block: Cell<Option<BlockLocation>>,
     /// Tells of new requests, new data, and the end.
     pub(super) wake: Notify,
     closed: Cell<bool>,
@@ -70,6 +93,7 @@ impl FetchSession {
             ready: RefCell::default(),
             requests: RefCell::default(),
             generations: Cell::new(0),
+            last_block: Cell::new(None),
             wake: Notify::new(),
             closed: Cell::new(false),
         }
@@ -81,7 +105,8 @@ impl FetchSession {
             && !interest.queued
         {
             interest.queued = true;
-            self.ready.borrow_mut().push_back(tp);
+            let asked = interest.asks();
+            self.ready.borrow_mut().push(tp, asked);
             self.wake.notify();
         }
     }
@@ -150,7 +175,7 @@ impl FetchSession {
         }
         if was_queued {
             let mut ready = self.ready.borrow_mut();
-            ready.retain(|tp| interests.contains_key(tp));
+            ready.retain(|tp| interests.contains_key(&tp));
         }
     }
 
@@ -180,7 +205,7 @@ impl FetchSession {
 
     /// Takes a partition off the ready list.
     pub(super) fn next_ready(&self) -> Option<Position> {
-        let tp = self.ready.borrow_mut().pop_front()?;
+        let tp = self.ready.borrow_mut().pop()?;
         let mut interests = self.interests.borrow_mut();
         let interest = interests
             .get_mut(&tp)
@@ -224,21 +249,54 @@ impl FetchSession {
     /// The extent that holds `offset`, if it was looked up before.
     pub(super) fn ahead(&self, position: &Position, offset: Offset) -> Option<Extent> {
         self.with_current(position, |interest| {
-            let ahead = &mut interest.ahead;
-            while ahead.front().is_some_and(|e| e.end_offset <= offset) {
-                ahead.pop_front();
-            }
+            interest.pass(offset);
+            let ahead = &interest.ahead;
             ahead.front().copied().filter(|e| e.base_offset <= offset)
         })
         .flatten()
     }
 
-    /// All that was looked up before and not passed yet.
-    pub(super) fn all_ahead(&self, position: &Position) -> Vec<Extent> {
-        self.with_current(position, |interest| {
-            interest.ahead.iter().copied().collect()
-        })
-        .unwrap_or_default()
+    /// What is worth reading with `extent`, in this order, of all that was looked up: of the same
+    /// partition if it alone reads old data, else of all that do, as it lies in the journal.
+    pub(super) fn worth_reading(
+        &self,
+        position: &Position,
+        extent: Extent,
+    ) -> Vec<(TopicPartition, Extent)> {
+        let ready = self.ready.borrow();
+        let own = self.with_current(position, |interest| {
+            let ahead = interest.ahead.iter().copied();
+            let behind = ahead.filter(|next| next.base_offset > extent.base_offset);
+            behind.map(|next| (position.tp, next)).collect::<Vec<_>>()
+        });
+        let mut worth = vec![(position.tp, extent)];
+        if ready.has_old() {
+            let own = own.unwrap_or_default().into_iter();
+            worth.extend(own.filter(|(_, next)| is_within_a_turn(&extent.block, &next.block)));
+            worth.extend(ready.old_behind(&extent).take(FETCH_EXTENTS_AHEAD));
+            worth[1..].sort_by_key(|(_, extent)| ready::place(extent));
+        } else {
+            worth.extend(own.unwrap_or_default());
+        }
+        worth
+    }
+
+    /// Whether old data was read in this block before, and in no other since.
+    pub(super) fn is_again_in(&self, block: BlockLocation) -> bool {
+        self.last_block.replace(Some(block)) == Some(block)
+    }
+
+    /// Whether the partition's next batches, at `offset`, are for another turn: those that began at
+    /// `first` and read old data sweep the journal together.
+    pub(super) fn is_turn_over(
+        &self,
+        position: &Position,
+        first: &BlockLocation,
+        offset: Offset,
+    ) -> bool {
+        let next = self.ahead(position, offset);
+        let is_far = next.is_some_and(|next| !is_within_a_turn(first, &next.block));
+        is_far && self.ready.borrow().has_old()
     }
 
     /// Keeps what was looked up.
@@ -263,6 +321,13 @@ impl FetchSession {
         let interest = interests.get_mut(&position.tp)?;
         (interest.generation == position.generation).then(|| then(interest))
     }
+}
+
+/// Whether a turn that begins with one block goes on with the other.
+fn is_within_a_turn(first: &BlockLocation, next: &BlockLocation) -> bool {
+    let distance = next.offset.checked_sub(first.offset);
+    first.segment_key() == next.segment_key()
+        && distance.is_some_and(|distance| distance < FETCH_TURN_JOURNAL_BYTES)
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ fn check_part(tp: TopicPartition, extent: &Extent, bytes: &[u8]) -> Result<(), S
 /// Extents that can be read as one run of blocks.
 struct Run {
     chunk: Chunk,
-    extents: Vec<Extent>,
+    extents: Vec<(TopicPartition, Extent)>,
     /// Pages that hold the extents.
     wanted_bytes: u32,
 }
@@ -196,7 +196,7 @@ impl Run {
     fn of(tp: TopicPartition, extent: Extent) -> Run {
         Run {
             chunk: Chunk::of(extent.block),
-            extents: vec![extent],
+            extents: vec![(tp, extent)],
             wanted_bytes: Chunk::of_part(tp, extent).pages().bytes,
         }
     }
@@ -207,7 +207,7 @@ impl Run {
             return false;
         };
         self.chunk = chunk;
-        self.extents.push(extent);
+        self.extents.push((tp, extent));
         self.wanted_bytes += Chunk::of_part(tp, extent).pages().bytes;
         true
     }
@@ -218,16 +218,15 @@ impl Run {
     }
 }
 
-/// How to read the extents of a partition: the first `count` runs of blocks that hold them, but
+/// How to read extents: the first `count` runs of blocks that hold them, but
 /// the extents alone of a run of which little is wanted, unless somebody else `is_there`.
 pub(super) fn plan(
-    tp: TopicPartition,
-    extents: impl Iterator<Item = Extent>,
+    extents: impl Iterator<Item = (TopicPartition, Extent)>,
     count: usize,
     mut is_there: impl FnMut(Chunk) -> bool,
 ) -> Vec<Chunk> {
     let mut runs: Vec<Run> = Vec::with_capacity(count);
-    for extent in extents {
+    for (tp, extent) in extents {
         if !runs.last_mut().is_some_and(|run| run.takes(tp, extent)) {
             if runs.len() == count {
                 break;
@@ -238,7 +237,8 @@ pub(super) fn plan(
     let mut chunks = Vec::with_capacity(count);
     for run in runs {
         if run.is_sparse() && !is_there(run.chunk) {
-            chunks.extend(run.extents.iter().map(|extent| Chunk::of_part(tp, *extent)));
+            let parts = run.extents.iter();
+            chunks.extend(parts.map(|(tp, extent)| Chunk::of_part(*tp, *extent)));
         } else {
             chunks.push(run.chunk);
         }
@@ -278,7 +278,9 @@ mod tests {
     }
 
     fn planned(extents: &[Extent], is_there: bool) -> Vec<Chunk> {
-        plan(tp(), extents.iter().copied(), 2, |_| is_there)
+        plan(extents.iter().map(|extent| (tp(), *extent)), 2, |_| {
+            is_there
+        })
     }
 
     #[test]
