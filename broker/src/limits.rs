@@ -161,8 +161,9 @@ pub const READ_AHEAD_CHUNKS: usize = 3;
 /// wait.
 pub const READ_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
-/// How many regions of 1 MiB are remembered in which a partition was read in parts, and for how
-/// long: another reader there reads whole blocks, which serve both.
+/// Where so much of a region of 1 MiB was read in parts, whole blocks are read. How many regions are
+/// remembered, and for how long.
+pub const READ_VISITED_BYTES: u64 = 256 * KIB;
 pub const READ_VISITS_MAX: usize = 4096;
 pub const READ_VISIT_US: u64 = 1_000_000;
 

@@ -15,7 +15,8 @@ use std::io::IoSlice;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use catena_core::ids::BlockLocation;
+use catena_core::index::Extent;
+use catena_protocol::ids::TopicPartition;
 
 use super::budget::{Budget, Charge};
 use crate::cache::CachedBytes;
@@ -33,8 +34,10 @@ pub struct BlockSlice {
     pub bytes: CachedBytes,
     /// The segment they came from; keeps it from being reused.
     pub segment: Rc<OpenSegment>,
-    /// The block they are part of.
-    pub block: BlockLocation,
+    /// The partition they belong to.
+    pub tp: TopicPartition,
+    /// The extent they are part of.
+    pub extent: Extent,
     /// Where they start in the segment.
     pub offset: u32,
 }
@@ -44,7 +47,8 @@ impl BlockSlice {
     fn parked(&self, skip: usize) -> ParkedSlice {
         ParkedSlice {
             segment: Rc::clone(&self.segment),
-            block: self.block,
+            tp: self.tp,
+            extent: self.extent,
             offset: self.offset + u32::try_from(skip).expect("a slice is below 1 MiB"),
             bytes: self.bytes.bytes - skip,
         }
@@ -55,8 +59,10 @@ impl BlockSlice {
 pub struct ParkedSlice {
     /// The segment to read from; keeps it from being reused.
     pub segment: Rc<OpenSegment>,
-    /// The block that it is part of.
-    pub block: BlockLocation,
+    /// The partition it belongs to.
+    pub tp: TopicPartition,
+    /// The extent that it is part of.
+    pub extent: Extent,
     /// Where the slice starts in the segment.
     pub offset: u32,
     /// Its length.

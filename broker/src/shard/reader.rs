@@ -1,11 +1,11 @@
 //! Reads blocks back: from the cache, or from the disk in chunks that serve all partitions in them.
 //!
 //! A chunk starts and ends at block boundaries that the asking partition's extents name; gaps below
-//! 64 KiB between them are read along. A reader that wants less than two thirds of that, and is
-//! alone there, reads the pages of its extents only. Each chunk is checked once, whole, before it
-//! enters the cache. A reader whose block is in a chunk that is being read waits for that one, and a chunk
-//! ends where another begins, so that readers of interleaved partitions do not read the same bytes
-//! again. While one chunk is consumed the next are on their way.
+//! 64 KiB between them are read along. A reader that wants less than two thirds of that reads the
+//! pages of its extents only, unless many read there. Each chunk is checked once, whole, before it
+//! enters the cache. A reader whose block is in a chunk that is being read waits for that one, and
+//! a chunk ends where another begins, so that readers of interleaved partitions do not read the
+//! same bytes again. While one chunk is consumed the next are on their way.
 //!
 //! Invariant: a block is given out only if its heads were checked, and a batch of it only if its
 //! body was, here or by who asked for [`BlockReader::block_with_good_heads`]. Runs on the shard's
@@ -100,13 +100,13 @@ impl BlockReader {
         self: &Rc<Self>,
         extents: impl Iterator<Item = (TopicPartition, Extent)> + Clone,
     ) -> Result<CachedBytes, ReadError> {
-        let (tp, first) = extents
+        let (_, first) = extents
             .clone()
             .next()
             .expect("a reader asks for at least one extent");
         let now_us = clock::now_us();
-        let meets = |chunk| self.visits.borrow_mut().meets(tp, chunk, now_us);
-        let chunks = chunk::plan(extents, 1 + READ_AHEAD_CHUNKS, meets);
+        let are_many = |chunk| self.visits.borrow().are_many_at(chunk, now_us);
+        let chunks = chunk::plan(extents, 1 + READ_AHEAD_CHUNKS, are_many);
         self.read(first.place(), first.block, chunks).await
     }
 
@@ -189,23 +189,27 @@ impl BlockReader {
 
     /// Reads a parked slice again. What is damaged meanwhile is an error, like for any reader.
     pub async fn read_back(self: &Rc<Self>, parked: &ParkedSlice) -> Result<BlockSlice, ReadError> {
-        let place = parked.block;
-        let whole = match self.single(place).await {
-            Ok(whole) => whole,
+        let extent = parked.extent;
+        // Alone: what was around it has been read and sent, or is parked, too.
+        let chunks = chunk::plan(std::iter::once((parked.tp, extent)), 1, |_| false);
+        let batches = match self.read(extent.place(), extent.block, chunks).await {
+            Ok(batches) => batches,
             // The slice may be the intact part of a damaged block, as it was when it was read.
             Err(refused @ ReadError::Corrupt { .. }) => {
-                let (whole, segment) = self.block_with_good_heads(place).await?;
-                if is_damaged(&parse(whole.as_slice(), &segment, place)?, parked) {
+                let (whole, segment) = self.block_with_good_heads(extent.block).await?;
+                if is_damaged(&parse(whole.as_slice(), &segment, extent.block)?, parked) {
                     return Err(refused);
                 }
-                whole
+                whole.slice(to_usize(extent.offset_in_block), to_usize(extent.bytes))
             }
             Err(error) => return Err(error),
         };
+        let skip = to_usize(parked.offset - extent.place().offset);
         Ok(BlockSlice {
-            bytes: whole.slice(to_usize(parked.offset - place.offset), parked.bytes),
+            bytes: batches.slice(skip, parked.bytes),
             segment: Rc::clone(&parked.segment),
-            block: place,
+            tp: parked.tp,
+            extent,
             offset: parked.offset,
         })
     }
@@ -285,6 +289,9 @@ impl BlockReader {
     }
 
     fn start(self: &Rc<Self>, chunk: Chunk, charge: Option<Charge>) -> Running {
+        if chunk.part.is_some() {
+            self.visits.borrow_mut().add(chunk, clock::now_us());
+        }
         let key = chunk.key();
         let loading = Rc::new(Loading::default());
         self.loading
@@ -369,7 +376,7 @@ fn parse<'a>(
 
 /// Whether a damaged batch of the block reaches into the slice.
 fn is_damaged(block: &BlockView<'_>, slice: &ParkedSlice) -> bool {
-    let start = slice.offset - slice.block.offset;
+    let start = slice.offset - slice.extent.block.offset;
     let end = to_usize(start) + slice.bytes;
     block.damaged_batches().any(|batch| {
         to_usize(batch.offset_in_block) < end && start < batch.offset_in_block + batch.bytes

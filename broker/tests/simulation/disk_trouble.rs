@@ -365,7 +365,8 @@ fn a_parked_slice_that_is_damaged_meanwhile_is_not_sent() {
         let segment = reader.segment(extent.block).await.expect("it is there");
         let parked = |number: u32| ParkedSlice {
             segment: Rc::clone(&segment),
-            block: extent.block,
+            tp: partition(0),
+            extent,
             offset: start + number * batch_bytes,
             bytes: batch_bytes as usize,
         };

@@ -88,7 +88,7 @@ pub(super) async fn partition(
                 taken += slice.bytes.bytes;
                 next = end;
                 slices.push(slice);
-                if session.is_turn_over(position, &slices[0].block, next) {
+                if session.is_turn_over(position, &slices[0].extent.block, next) {
                     break;
                 }
             }
@@ -151,8 +151,9 @@ async fn slice(
     let slice = BlockSlice {
         bytes,
         segment,
-        block: extent.block,
-        offset: extent.block.offset + extent.offset_in_block + start,
+        tp: at.position.tp,
+        extent,
+        offset: extent.place().offset + start,
     };
     Ok(Some((slice, next)))
 }

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use catena_core::ids::{JournalId, SegmentSeq};
+use catena_core::ids::{BlockLocation, JournalId, SegmentSeq};
 use catena_core::segment::SegmentHeader;
+use catena_protocol::ids::{Offset, PartitionId, TopicId};
 
 use super::*;
 use crate::runtime::buffer;
@@ -39,11 +40,19 @@ fn slice(segment: &Rc<OpenSegment>, offset: u32) -> ResponseSlice {
             bytes: SLICE_BYTES,
         },
         segment: Rc::clone(segment),
-        block: BlockLocation {
-            journal: JournalId(0),
-            segment: SegmentSeq(1),
-            offset,
+        tp: TopicPartition::new(TopicId(1), PartitionId(0)),
+        extent: Extent {
+            base_offset: Offset(0),
+            end_offset: Offset(1),
+            block: BlockLocation {
+                journal: JournalId(0),
+                segment: SegmentSeq(1),
+                offset,
+                bytes: 256 << 10,
+            },
+            offset_in_block: 0,
             bytes: 256 << 10,
+            max_timestamp_ms: 0,
         },
         offset,
     })

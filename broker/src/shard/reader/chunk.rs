@@ -1,7 +1,7 @@
 //! Chunks: what is read at once, and how it is checked.
 //!
 //! Most are runs of blocks, of which every byte is checked. Where a reader wants little of the
-//! blocks and nobody else is there, it reads its extents alone, a *part* of a block each: they are
+//! blocks and few others are there, it reads its extents alone, a *part* of a block each: they are
 //! checked by the checksums of their batches, which cover the partition they belong to.
 //!
 //! Invariant: a chunk of blocks starts and ends where a block does. Pure, but for the yields of a
@@ -219,11 +219,11 @@ impl Run {
 }
 
 /// How to read extents: the first `count` runs of blocks that hold them, but
-/// the extents alone of a run of which little is wanted, unless somebody else `is_there`.
+/// the extents alone of a run of which little is wanted, unless readers `are_many` there.
 pub(super) fn plan(
     extents: impl Iterator<Item = (TopicPartition, Extent)>,
     count: usize,
-    mut is_there: impl FnMut(Chunk) -> bool,
+    are_many: impl Fn(Chunk) -> bool,
 ) -> Vec<Chunk> {
     let mut runs: Vec<Run> = Vec::with_capacity(count);
     for (tp, extent) in extents {
@@ -236,7 +236,7 @@ pub(super) fn plan(
     }
     let mut chunks = Vec::with_capacity(count);
     for run in runs {
-        if run.is_sparse() && !is_there(run.chunk) {
+        if run.is_sparse() && !are_many(run.chunk) {
             let parts = run.extents.iter();
             chunks.extend(parts.map(|(tp, extent)| Chunk::of_part(*tp, *extent)));
         } else {
@@ -277,14 +277,14 @@ mod tests {
         }
     }
 
-    fn planned(extents: &[Extent], is_there: bool) -> Vec<Chunk> {
+    fn planned(extents: &[Extent], are_many: bool) -> Vec<Chunk> {
         plan(extents.iter().map(|extent| (tp(), *extent)), 2, |_| {
-            is_there
+            are_many
         })
     }
 
     #[test]
-    fn little_of_a_block_is_read_alone_unless_somebody_is_there() {
+    fn little_of_a_block_is_read_alone_unless_many_are_there() {
         let sparse = extent(4096, 64 * KIB, 20 * KIB);
         let [chunk] = planned(&[sparse], false)[..] else {
             panic!("one read")

@@ -1,25 +1,26 @@
-//! Who reads where: whether a reader that wants little of some blocks is alone there.
+//! Where parts of blocks were read: whether so many that the whole blocks are worth it.
 //!
-//! Remembered for regions of 1 MiB, [`READ_VISITS_MAX`] of them and for [`READ_VISIT_US`]. Whom it
-//! forgets reads a little twice, or a little too much. Pure.
+//! Readers that want little of some blocks read their parts. Many of them in one place read it piece
+//! by piece, so once a quarter was read that way, the next reads whole blocks, which then serve all.
+//! Remembered for regions of 1 MiB, [`READ_VISITS_MAX`] of them, for [`READ_VISIT_US`] after the
+//! last part. What is forgotten costs another quarter. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use catena_core::ids::{JournalId, SegmentSeq};
 use catena_core::limits::BLOCK_BYTES_MAX_U32;
-use catena_protocol::ids::TopicPartition;
 
 use super::chunk::Chunk;
-use crate::limits::{READ_VISIT_US, READ_VISITS_MAX};
+use crate::limits::{READ_VISIT_US, READ_VISITED_BYTES, READ_VISITS_MAX};
 
 type Region = (JournalId, SegmentSeq, u32);
 
 struct Visit {
-    tp: TopicPartition,
+    bytes: u64,
     at_us: u64,
 }
 
-/// The regions in which partitions were read in parts of late.
+/// The regions in which parts were read of late.
 #[derive(Default)]
 pub(super) struct Visits {
     regions: BTreeMap<Region, Visit>,
@@ -28,92 +29,113 @@ pub(super) struct Visits {
 }
 
 impl Visits {
-    /// Notes that a partition is read where a chunk begins; whether another one was, too, of late.
-    pub(super) fn meets(&mut self, tp: TopicPartition, chunk: Chunk, now_us: u64) -> bool {
-        let region = chunk.start / BLOCK_BYTES_MAX_U32;
-        let region = (chunk.journal, chunk.segment, region);
-        let is_late = |visit: &Visit| now_us.saturating_sub(visit.at_us) < READ_VISIT_US;
-        match self.regions.get_mut(&region) {
-            Some(visit) if is_late(visit) && visit.tp != tp => {
-                visit.at_us = now_us;
-                true
-            }
-            Some(visit) => {
-                *visit = Visit { tp, at_us: now_us };
-                false
-            }
-            None => {
-                self.regions.insert(region, Visit { tp, at_us: now_us });
-                self.order.push_back(region);
-                if self.order.len() > READ_VISITS_MAX
-                    && let Some(oldest) = self.order.pop_front()
-                {
-                    self.regions.remove(&oldest);
-                }
-                false
-            }
+    /// Notes that a part is read.
+    pub(super) fn add(&mut self, part: Chunk, now_us: u64) {
+        let bytes = u64::from(part.pages().bytes);
+        let region = region(part);
+        if let Some(visit) = self.regions.get_mut(&region) {
+            let before = if visit.is_late(now_us) {
+                visit.bytes
+            } else {
+                0
+            };
+            *visit = Visit {
+                bytes: before + bytes,
+                at_us: now_us,
+            };
+            return;
+        }
+        self.regions.insert(
+            region,
+            Visit {
+                bytes,
+                at_us: now_us,
+            },
+        );
+        self.order.push_back(region);
+        if self.order.len() > READ_VISITS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.regions.remove(&oldest);
         }
     }
+
+    /// Whether much was read in parts where a chunk begins.
+    pub(super) fn are_many_at(&self, chunk: Chunk, now_us: u64) -> bool {
+        let visit = self.regions.get(&region(chunk));
+        visit.is_some_and(|visit| visit.is_late(now_us) && visit.bytes >= READ_VISITED_BYTES)
+    }
+}
+
+impl Visit {
+    fn is_late(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.at_us) < READ_VISIT_US
+    }
+}
+
+const fn region(chunk: Chunk) -> Region {
+    let (journal, segment, start) = chunk.key();
+    (journal, segment, start / BLOCK_BYTES_MAX_U32)
 }
 
 #[cfg(test)]
 mod tests {
     use catena_core::ids::BlockLocation;
-    use catena_protocol::ids::{PartitionId, TopicId};
 
     use super::*;
 
     const MIB: u32 = 1 << 20;
+    const PART_BYTES: u32 = 64 << 10;
 
     fn at(offset: u32) -> Chunk {
         Chunk::of(BlockLocation {
             journal: JournalId(0),
             segment: SegmentSeq(1),
             offset,
-            bytes: 4096,
+            bytes: PART_BYTES,
         })
     }
 
-    fn tp(partition: u32) -> TopicPartition {
-        let (topic, partition) = (TopicId(1), PartitionId(partition));
-        TopicPartition { topic, partition }
-    }
-
     #[test]
-    fn another_partition_in_the_same_mebibyte_is_met() {
+    fn a_quarter_of_a_mebibyte_in_parts_is_much() {
         let mut visits = Visits::default();
-        assert!(!visits.meets(tp(1), at(4096), 0));
-        assert!(!visits.meets(tp(1), at(8192), 0), "oneself is nobody else");
-        assert!(!visits.meets(tp(2), at(MIB), 0), "elsewhere");
-        assert!(visits.meets(tp(2), at(MIB - 4096), READ_VISIT_US - 1));
-        assert!(
-            visits.meets(tp(3), at(0), 2 * READ_VISIT_US - 2),
-            "that was another visit"
-        );
+        for part in 0..3 {
+            visits.add(at(part * PART_BYTES), 0);
+            assert!(!visits.are_many_at(at(MIB / 2), 0), "{part}");
+        }
+        visits.add(at(MIB - PART_BYTES), 0);
+        assert!(visits.are_many_at(at(0), 0));
+        assert!(!visits.are_many_at(at(MIB), 0), "elsewhere");
     }
 
     #[test]
     fn old_visits_do_not_count() {
         let mut visits = Visits::default();
-        assert!(!visits.meets(tp(1), at(0), 5));
-        assert!(!visits.meets(tp(2), at(0), 5 + READ_VISIT_US));
+        for part in 0..4 {
+            visits.add(at(part), 5);
+        }
+        assert!(visits.are_many_at(at(0), 4 + READ_VISIT_US));
+        assert!(!visits.are_many_at(at(0), 5 + READ_VISIT_US));
+        visits.add(at(0), 5 + READ_VISIT_US);
         assert!(
-            visits.meets(tp(1), at(0), 6 + READ_VISIT_US),
-            "the second one does"
+            !visits.are_many_at(at(0), 5 + READ_VISIT_US),
+            "counted anew"
         );
     }
 
     #[test]
     fn no_more_are_remembered_than_the_bound() {
         let mut visits = Visits::default();
-        let regions = u32::try_from(READ_VISITS_MAX).expect("small") + 1;
-        for region in 0..regions {
-            let mut chunk = at(0);
-            chunk.segment = SegmentSeq(region + 1);
-            assert!(!visits.meets(tp(1), chunk, 0));
+        for segment in 0..=u32::try_from(READ_VISITS_MAX).expect("small") {
+            let mut part = at(0);
+            part.segment = SegmentSeq(segment + 1);
+            for _ in 0..4 {
+                visits.add(part, 0);
+            }
+            assert!(visits.are_many_at(part, 0));
         }
         assert_eq!(visits.regions.len(), READ_VISITS_MAX);
         assert_eq!(visits.order.len(), READ_VISITS_MAX);
-        assert!(!visits.meets(tp(2), at(0), 0), "the first was forgotten");
+        assert!(!visits.are_many_at(at(0), 0), "the first was forgotten");
     }
 }
