@@ -143,6 +143,11 @@ impl BlockReader {
         }
     }
 
+    /// Whether what lies at a place is in memory.
+    pub fn holds(&self, place: BlockLocation) -> bool {
+        self.cache.borrow_mut().get(place).is_some()
+    }
+
     /// What lies at a place, if it is in memory.
     pub fn cached(&self, place: BlockLocation) -> Option<CachedBytes> {
         let cached = self.cache.borrow_mut().get(place);
@@ -251,8 +256,7 @@ impl BlockReader {
     /// already.
     fn load_ahead(self: &Rc<Self>, chunk: Chunk) {
         let begin = chunk.beginning();
-        let is_coming =
-            self.cache.borrow_mut().get(begin).is_some() || self.running(begin).is_some();
+        let is_coming = self.holds(begin) || self.running(begin).is_some();
         let bytes = to_usize(chunk.pages().bytes);
         if !is_coming && let Some(charge) = self.in_flight.try_charge(bytes) {
             self.start(self.uncovered(chunk), Some(charge));

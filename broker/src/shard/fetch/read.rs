@@ -88,7 +88,9 @@ pub(super) async fn partition(
                 taken += slice.bytes.bytes;
                 next = end;
                 slices.push(slice);
-                if session.is_turn_over(position, &slices[0].extent.block, next) {
+                let first = slices[0].extent.block;
+                let is_in_memory = |place| shard.reader.holds(place);
+                if session.is_turn_over(position, &first, next, is_in_memory) {
                     break;
                 }
             }

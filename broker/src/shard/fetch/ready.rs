@@ -113,7 +113,7 @@ impl ReadyList {
 }
 
 /// Where an extent begins.
-pub(super) const fn place(extent: &Extent) -> Place {
+const fn place(extent: &Extent) -> Place {
     let place = extent.place();
     (place.journal, place.segment, place.offset)
 }

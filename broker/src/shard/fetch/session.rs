@@ -17,7 +17,7 @@ use catena_protocol::limits::FETCH_INTERESTS_MAX;
 use catena_protocol::messages::{FetchInterest, FetchRequest};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::ready::{self, Asked, ReadyList};
+use super::ready::{Asked, ReadyList};
 use crate::limits::{FETCH_EXTENTS_AHEAD, FETCH_TURN_JOURNAL_BYTES};
 use crate::runtime::channel::Notify;
 
@@ -256,27 +256,23 @@ impl FetchSession {
         .flatten()
     }
 
-    /// What is worth reading with `extent`, in this order, of all that was looked up: of the same
-    /// partition if it alone reads old data, else of all that do, as it lies in the journal.
+    /// What is worth reading with `extent`, of all that was looked up: what follows in its
+    /// partition, or, if others read old data, too, what they read behind it in this sweep.
     pub(super) fn worth_reading(
         &self,
         position: &Position,
         extent: Extent,
     ) -> Vec<(TopicPartition, Extent)> {
-        let ready = self.ready.borrow();
-        let own = self.with_current(position, |interest| {
-            let ahead = interest.ahead.iter().copied();
-            let behind = ahead.filter(|next| next.base_offset > extent.base_offset);
-            behind.map(|next| (position.tp, next)).collect::<Vec<_>>()
-        });
         let mut worth = vec![(position.tp, extent)];
+        let ready = self.ready.borrow();
         if ready.has_old() {
-            let own = own.unwrap_or_default().into_iter();
-            worth.extend(own.filter(|(_, next)| is_within_a_turn(&extent.block, &next.block)));
             worth.extend(ready.old_behind(&extent).take(FETCH_EXTENTS_AHEAD));
-            worth[1..].sort_by_key(|(_, extent)| ready::place(extent));
         } else {
-            worth.extend(own.unwrap_or_default());
+            self.with_current(position, |interest| {
+                let ahead = interest.ahead.iter().copied();
+                let behind = ahead.filter(|next| next.base_offset > extent.base_offset);
+                worth.extend(behind.map(|next| (position.tp, next)));
+            });
         }
         worth
     }
@@ -286,17 +282,23 @@ impl FetchSession {
         self.last_block.replace(Some(block)) == Some(block)
     }
 
-    /// Whether the partition's next batches, at `offset`, are for another turn: those that began at
-    /// `first` and read old data sweep the journal together.
+    /// Whether the partition's next batches, at `offset`, are for another turn than the one that
+    /// began at `first`: if others read old data, too, they are read when the sweep comes there,
+    /// unless they are near and in memory.
     pub(super) fn is_turn_over(
         &self,
         position: &Position,
         first: &BlockLocation,
         offset: Offset,
+        is_in_memory: impl FnOnce(BlockLocation) -> bool,
     ) -> bool {
+        if !self.ready.borrow().has_old() {
+            return false;
+        }
         let next = self.ahead(position, offset);
-        let is_far = next.is_some_and(|next| !is_within_a_turn(first, &next.block));
-        is_far && self.ready.borrow().has_old()
+        next.is_some_and(|next| {
+            !is_within_a_turn(first, &next.block) || !is_in_memory(next.place())
+        })
     }
 
     /// Keeps what was looked up.
