@@ -2,8 +2,9 @@
 //!
 //! One budget covers both, charged by the capacity of the buffers. An entry holds whole blocks that
 //! lie next to each other in one segment, or a part of one block, so a reader that knows a place
-//! finds it with one ordered lookup. Eviction is second chance: an entry that was read since the hand last passed it
-//! gets another round. Runs on the shard's executor; nothing in it is shared between cores.
+//! finds it with one ordered lookup. Eviction is second chance: an entry that was read since the
+//! hand last passed it gets another round. Runs on the shard's executor; nothing in it is shared
+//! between cores.
 //!
 //! Invariant: entries of one segment never overlap, and every byte in an entry was verified (by the
 //! produce path or when it was read back).

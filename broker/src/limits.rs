@@ -147,8 +147,8 @@ pub const FETCH_REQUESTS_PER_SESSION_MAX: usize = 4;
 /// Extents that a session looks ahead per partition when it reads.
 pub const FETCH_EXTENTS_AHEAD: usize = 64;
 
-/// How far a partition goes through a journal in one turn while others of its session read old data,
-/// too.
+/// How far a partition goes through a journal in one turn while others of its session read old
+/// data, too.
 pub const FETCH_TURN_JOURNAL_BYTES: u32 = 4 << 20;
 
 /// Slices below this size are gathered by copying; larger ones are sent from where they are.
@@ -161,8 +161,8 @@ pub const READ_AHEAD_CHUNKS: usize = 3;
 /// wait.
 pub const READ_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
-/// Where so much of a region of 1 MiB was read in parts, whole blocks are read. How many regions are
-/// remembered, and for how long.
+/// Where so much of a region of 1 MiB was read in parts, whole blocks are read. How many regions
+/// are remembered, and for how long.
 pub const READ_VISITED_BYTES: u64 = 256 * KIB;
 pub const READ_VISITS_MAX: usize = 4096;
 pub const READ_VISIT_US: u64 = 1_000_000;

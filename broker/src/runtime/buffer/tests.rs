@@ -224,12 +224,17 @@ fn what_is_given_back_of_a_page_does_not_come_back() {
     });
 }
 
+/// A class, whether to take one of it, and which to drop otherwise.
+fn step() -> impl Strategy<Value = (u32, bool, prop::sample::Index)> {
+    (0..9_u32, any::<bool>(), any::<prop::sample::Index>())
+}
+
 proptest! {
     /// Contents of buffers that are held at once do not touch each other, whatever is taken and
     /// dropped in between, and what is free stays within the bound.
     #[test]
     fn buffers_never_overlap(
-        steps in proptest::collection::vec((0..9_u32, any::<bool>(), any::<prop::sample::Index>()), 1..200),
+        steps in proptest::collection::vec(step(), 1..200),
         bound in 0..4 * PAGE_BYTES,
     ) {
         set_pool_bytes_max(bound);

@@ -1,7 +1,8 @@
 //! Where parts of blocks were read: whether so many that the whole blocks are worth it.
 //!
-//! Readers that want little of some blocks read their parts. Many of them in one place read it piece
-//! by piece, so once a quarter was read that way, the next reads whole blocks, which then serve all.
+//! Readers that want little of some blocks read their parts. Many of them in one place read it
+//! piece by piece, so once a quarter was read that way, the next reads whole blocks, which then
+//! serve all.
 //! Remembered for regions of 1 MiB, [`READ_VISITS_MAX`] of them, for [`READ_VISIT_US`] after the
 //! last part. What is forgotten costs another quarter. Pure.
 
