@@ -2,8 +2,9 @@
 //!
 //! Buffers are powers of two, and so are the pieces that lie free. A buffer is cut from the
 //! smallest free piece that holds it, the lowest in memory of those; a piece that is put back is
-//! joined with its other half as long as that is free, too. So memory that served small buffers serves large
-//! ones next, and the other way round: the load may change as it likes, and nothing is mapped anew.
+//! joined with its other half as long as that is free, too. So memory that served small buffers
+//! serves large ones next, and the other way round: the load may change as it likes, and nothing is
+//! mapped anew.
 //! (Knowlton, "A fast storage allocator", 1965.)
 //!
 //! Invariants: a list holds only pieces of exactly its class, and no two free pieces are the halves

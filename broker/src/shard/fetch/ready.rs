@@ -2,8 +2,8 @@
 //!
 //! Partitions take turns in the order in which they asked for one. Those that read old data share
 //! their turns, and sweep the journals together: in a sweep each has one turn, in the order in
-//! which their next batches lie there, so that a chunk that was read serves all of them. Who asks during
-//! a sweep waits for the next.
+//! which their next batches lie there, so that a chunk that was read serves all of them. Who asks
+//! during a sweep waits for the next.
 //!
 //! Invariant: a partition has one turn at most, and there are as many shared turns as partitions in
 //! the two sweeps. Pure.
